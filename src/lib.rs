@@ -1,0 +1,6 @@
+//! A virtio-fs vhost-user device.
+
+pub mod fs;
+pub mod ids;
+pub mod sys;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! The virtiofsd binary.
+
+fn main() {}
