@@ -38,6 +38,9 @@ pub struct CreateRequest<'a> {
     pub mode: u32,
     /// `O_*` flags.
     pub flags: OpenFlags,
+    /// Clear set-user-id and set-group-id of a file that is there, along with `O_TRUNC`
+    /// (`FUSE_OPEN_KILL_SUIDGID`).
+    pub kill_suid_sgid: bool,
 }
 
 /// TMPFILE: make a file without a name, and open it.

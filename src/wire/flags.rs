@@ -24,6 +24,12 @@ bitflags! {
         const BIG_WRITES = 1 << 5;
         /// The server applies the umask.
         const DONT_MASK = 1 << 6;
+        /// Splice writes on /dev/fuse; nothing on virtio.
+        const SPLICE_WRITE = 1 << 7;
+        /// Splice moves on /dev/fuse; nothing on virtio.
+        const SPLICE_MOVE = 1 << 8;
+        /// Splice reads on /dev/fuse; nothing on virtio.
+        const SPLICE_READ = 1 << 9;
         /// flock locks are sent to the server.
         const FLOCK_LOCKS = 1 << 10;
         /// ioctl on directories.
@@ -109,6 +115,8 @@ bitflags! {
         const NOFLUSH = 1 << 5;
         /// Direct writes need not be serialised by the guest.
         const PARALLEL_DIRECT_WRITES = 1 << 6;
+        /// Passthrough through /dev/fuse; impossible on virtio.
+        const PASSTHROUGH = 1 << 7;
     }
 }
 
@@ -190,5 +198,97 @@ bitflags! {
         const SUBMOUNT = 1 << 0;
         /// Use DAX for this file.
         const DAX = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// `getattr_flags` of GETATTR and STATX (`FUSE_GETATTR_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct GetattrFlags: u32 {
+        /// `fh` is valid.
+        const FH = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// `open_flags` of OPEN, CREATE and TMPFILE (`FUSE_OPEN_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct OpenRequestFlags: u32 {
+        /// Clear set-id bits, with `O_TRUNC`.
+        const KILL_SUIDGID = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// `read_flags` of READ (`FUSE_READ_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct ReadFlags: u32 {
+        /// `lock_owner` is valid.
+        const LOCKOWNER = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// `release_flags` of RELEASE (`FUSE_RELEASE_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct ReleaseFlags: u32 {
+        /// Flush as FLUSH does.
+        const FLUSH = 1 << 0;
+        /// Give up the flock(2) lock of the owner.
+        const FLOCK_UNLOCK = 1 << 1;
+    }
+}
+
+bitflags! {
+    /// `fsync_flags` of FSYNC and FSYNCDIR (`FUSE_FSYNC_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct FsyncFlags: u32 {
+        /// Only what is needed to read the contents back.
+        const FDATASYNC = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// `setxattr_flags` of SETXATTR (`FUSE_SETXATTR_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct SetxattrFlags: u32 {
+        /// Clear set-group-id along with an access ACL.
+        const ACL_KILL_SGID = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// `mask` of ACCESS, as access(2) has it; no bit asks for existence (`F_OK`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct AccessMask: u32 {
+        /// Execute or search (`X_OK`).
+        const EXECUTE = 1 << 0;
+        /// Write (`W_OK`).
+        const WRITE = 1 << 1;
+        /// Read (`R_OK`).
+        const READ = 1 << 2;
+    }
+}
+
+/// `whence` of LSEEK: the next data at or after the offset (`SEEK_DATA`).
+pub const SEEK_DATA: u32 = 3;
+
+/// `whence` of LSEEK: the next hole at or after the offset (`SEEK_HOLE`).
+pub const SEEK_HOLE: u32 = 4;
+
+impl SessionFlags {
+    /// The known flags among `flags` and `flags2` of INIT.
+    pub const fn from_halves(low: u32, high: u32) -> Self {
+        // Widening: no bit is lost.
+        Self::from_bits_truncate(low as u64 | (high as u64) << 32)
+    }
+
+    /// `flags` and `flags2` of INIT.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the two halves together hold every bit"
+    )]
+    pub const fn halves(self) -> (u32, u32) {
+        (self.bits() as u32, (self.bits() >> 32) as u32)
     }
 }
