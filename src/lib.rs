@@ -2,5 +2,7 @@
 
 pub mod fs;
 pub mod ids;
+pub mod metrics;
+pub mod server;
 pub mod sys;
 pub mod wire;
