@@ -3,6 +3,7 @@
 pub mod fs;
 pub mod ids;
 pub mod metrics;
+pub mod passthrough;
 pub mod server;
 pub mod sys;
 pub mod wire;

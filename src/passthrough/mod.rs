@@ -1,0 +1,310 @@
+//! A directory of the host as a [`FileSystem`].
+//!
+//! In: operations with checked names and typed ids. Out: what the host's kernel says. The host's
+//! file system is the only source of truth: nothing is cached here but which node is which file.
+//!
+//! ```text
+//!   namespace  open  dir  attr  data  xattr      the operations, a family to a file
+//!        \      |     |    /
+//!         lookup    privilege                    a name to a node; acting as the caller
+//!             \      /
+//!              store                             nodes and handles, by number and identity
+//!                |
+//!               sys                              system calls
+//! ```
+//!
+//! Invariants: a guest names files by node and one path component only, so nothing outside the
+//! share can be named; nodes pin their files by `O_PATH` descriptors; only regular files and
+//! directories are ever opened beyond that. Locks: those of `store`, never held across a system
+//! call, and each open directory's own (see `dir`); no two of them together, but for the order
+//! that `store::inodes` states.
+
+mod attr;
+mod data;
+mod dir;
+mod lookup;
+mod namespace;
+mod open;
+mod privilege;
+pub mod settings;
+pub mod setup;
+mod store;
+#[cfg(test)]
+mod tests;
+mod xattr;
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::fs::data::{DataSink, DataSource};
+use crate::fs::filesystem::{
+    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, NewObject,
+    OpenNode, ReadDirRequest, ReadRequest, RenameRequest, SetXattrRequest, SyncScope,
+    TmpfileRequest, WriteRequest,
+};
+use crate::fs::types::{
+    Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
+    GrantOwner, HandleId, Negotiated, NodeId, Opened, SessionWishes,
+};
+use crate::ids::translator::Translator;
+use crate::sys::errno::Result;
+use crate::sys::proc_fd::ProcFd;
+use crate::wire::flags::{OpenFlags, SessionFlags};
+use privilege::GroupKnowledge;
+use settings::{CachePolicy, Settings};
+use store::handles::HandleStore;
+use store::inodes::InodeStore;
+
+/// What is asked of every guest. SETXATTR_EXT costs nothing and tells more; INIT_EXT carries the
+/// flags of the upper half.
+const WANTED_ALWAYS: SessionFlags = SessionFlags::ASYNC_READ
+    .union(SessionFlags::ATOMIC_O_TRUNC)
+    .union(SessionFlags::BIG_WRITES)
+    .union(SessionFlags::ASYNC_DIO)
+    .union(SessionFlags::PARALLEL_DIROPS)
+    .union(SessionFlags::MAX_PAGES)
+    .union(SessionFlags::SUBMOUNTS)
+    .union(SessionFlags::SETXATTR_EXT)
+    .union(SessionFlags::INIT_EXT)
+    .union(SessionFlags::CREATE_SUPP_GROUP)
+    .union(SessionFlags::ALLOW_IDMAP);
+
+/// A directory of the host, served to one guest.
+#[derive(Debug)]
+pub struct PassthroughFs {
+    settings: Settings,
+    translator: Translator,
+    store: InodeStore,
+    handles: HandleStore,
+    proc_fd: ProcFd,
+    /// The capabilities that the present session settled on; see `negotiated`.
+    session: AtomicU64,
+}
+
+impl PassthroughFs {
+    /// What the present session settled on; nothing before the first.
+    fn negotiated(&self) -> SessionFlags {
+        // Acquire: partner of the Release in `begin`.
+        SessionFlags::from_bits_retain(self.session.load(Ordering::Acquire))
+    }
+
+    fn group_knowledge(&self) -> GroupKnowledge {
+        if self.negotiated().contains(SessionFlags::CREATE_SUPP_GROUP) {
+            GroupKnowledge::Exact
+        } else {
+            GroupKnowledge::None
+        }
+    }
+
+    /// Forgets everything that the guest held and starts with these capabilities.
+    fn begin(&self, flags: SessionFlags) {
+        self.handles.clear();
+        self.store.clear();
+        // Release: partner of the Acquire in `negotiated`.
+        self.session.store(flags.bits(), Ordering::Release);
+    }
+
+    fn wanted(&self) -> SessionFlags {
+        let settings = &self.settings;
+        let mut wanted = WANTED_ALWAYS;
+        let readdirplus = settings.readdirplus && settings.cache != CachePolicy::Never;
+        wanted.set(SessionFlags::DO_READDIRPLUS, readdirplus);
+        wanted.set(SessionFlags::READDIRPLUS_AUTO, readdirplus);
+        wanted.set(SessionFlags::WRITEBACK_CACHE, settings.writeback);
+        // With AUTO_INVAL_DATA a guest drops a file's pages whenever its times move, after the
+        // guest's own writes too. One that is alone needs no such thing.
+        let is_alone = settings.cache == CachePolicy::Always;
+        wanted.set(SessionFlags::EXPLICIT_INVAL_DATA, is_alone);
+        wanted.set(SessionFlags::AUTO_INVAL_DATA, !is_alone);
+        wanted
+    }
+}
+
+impl GrantOwner for PassthroughFs {
+    fn take_back_lookup(&self, node: NodeId) {
+        self.store.forget(node, 1);
+    }
+
+    fn take_back_handle(&self, node: NodeId, handle: HandleId) {
+        // It may be gone already, with its session.
+        let taken = self.handles.remove(OpenNode { node, handle }, |_| Ok(()));
+        drop(taken);
+    }
+}
+
+impl FileSystem for PassthroughFs {
+    fn session_wishes(&self) -> SessionWishes {
+        SessionWishes {
+            wanted: self.wanted(),
+            required: SessionFlags::empty(),
+        }
+    }
+
+    fn start_session(&self, negotiated: &Negotiated) {
+        self.begin(negotiated.flags);
+    }
+
+    fn end_session(&self) {
+        self.begin(SessionFlags::empty());
+    }
+
+    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Entry<'_>> {
+        let parent = self.store.get(parent)?;
+        self.lookup_in(&parent, name)
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        self.store.forget(node, count);
+    }
+
+    fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> Result<AttrReply<Attr>> {
+        self.node_attr(node, handle)
+    }
+
+    fn statx(
+        &self,
+        node: NodeId,
+        handle: Option<HandleId>,
+        _mask: u32,
+    ) -> Result<AttrReply<ExtendedAttr>> {
+        self.node_extended_attr(node, handle)
+    }
+
+    fn setattr(
+        &self,
+        node: NodeId,
+        handle: Option<HandleId>,
+        changes: &AttrChanges,
+    ) -> Result<AttrReply<Attr>> {
+        self.change_attr(node, handle, changes)
+    }
+
+    fn access(&self, caller: &Caller, node: NodeId, mask: u32) -> Result<()> {
+        self.check_access(caller, node, mask)
+    }
+
+    fn statfs(&self, node: NodeId) -> Result<FsTotals> {
+        self.fs_totals(node)
+    }
+
+    fn readlink(&self, node: NodeId, buf: &mut [u8]) -> Result<usize> {
+        self.read_symlink(node, buf)
+    }
+
+    fn symlink(&self, new: &NewObject<'_>, target: &CStr) -> Result<Entry<'_>> {
+        self.make_symlink(new, target)
+    }
+
+    fn mknod(&self, new: &NewObject<'_>, mode: u32, rdev: u32) -> Result<Entry<'_>> {
+        self.make_node(new, mode, rdev)
+    }
+
+    fn mkdir(&self, new: &NewObject<'_>, mode: u32) -> Result<Entry<'_>> {
+        self.make_directory(new, mode)
+    }
+
+    fn unlink(&self, parent: NodeId, name: FileName<'_>) -> Result<()> {
+        self.remove_file(parent, name)
+    }
+
+    fn rmdir(&self, parent: NodeId, name: FileName<'_>) -> Result<()> {
+        self.remove_directory(parent, name)
+    }
+
+    fn rename(&self, request: &RenameRequest<'_>) -> Result<()> {
+        self.rename_entry(request)
+    }
+
+    fn link(&self, node: NodeId, new_parent: NodeId, new_name: FileName<'_>) -> Result<Entry<'_>> {
+        self.make_link(node, new_parent, new_name)
+    }
+
+    // Guests send `kill_suid_sgid` only with HANDLE_KILLPRIV_V2, which is not asked for.
+    fn open(&self, node: NodeId, flags: OpenFlags, _kill_suid_sgid: bool) -> Result<Opened<'_>> {
+        self.open_node(node, flags)
+    }
+
+    fn create(&self, request: &CreateRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)> {
+        self.create_file(request)
+    }
+
+    fn tmpfile(&self, request: &TmpfileRequest) -> Result<(Entry<'_>, Opened<'_>)> {
+        self.create_unnamed(request)
+    }
+
+    fn read(&self, request: &ReadRequest, sink: &mut dyn DataSink) -> Result<usize> {
+        self.read_file(request, sink)
+    }
+
+    fn write(&self, request: &WriteRequest, source: &mut dyn DataSource) -> Result<usize> {
+        self.write_file(request, source)
+    }
+
+    fn flush(&self, open: OpenNode) -> Result<()> {
+        self.flush_file(open)
+    }
+
+    fn release(&self, open: OpenNode) -> Result<()> {
+        self.close_file(open)
+    }
+
+    fn fsync(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
+        self.sync_file(open, scope)
+    }
+
+    fn lseek(&self, open: OpenNode, offset: u64, whence: u32) -> Result<u64> {
+        self.seek_file(open, offset, whence)
+    }
+
+    fn fallocate(&self, request: &FallocateRequest) -> Result<()> {
+        self.allocate_file(request)
+    }
+
+    fn copy_file_range(&self, request: &CopyRangeRequest) -> Result<u64> {
+        self.copy_files(request)
+    }
+
+    fn opendir(&self, node: NodeId, flags: OpenFlags) -> Result<Opened<'_>> {
+        self.open_directory(node, flags)
+    }
+
+    fn readdir(&self, request: &ReadDirRequest, sink: &mut dyn DirSink) -> Result<()> {
+        self.read_directory(request, sink)
+    }
+
+    fn readdirplus<'fs>(
+        &'fs self,
+        request: &ReadDirRequest,
+        sink: &mut dyn DirPlusSink<'fs>,
+    ) -> Result<()> {
+        self.read_directory_plus(request, sink)
+    }
+
+    fn releasedir(&self, open: OpenNode) -> Result<()> {
+        self.close_directory(open)
+    }
+
+    fn fsyncdir(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
+        self.sync_directory(open, scope)
+    }
+
+    fn setxattr(&self, request: &SetXattrRequest<'_>) -> Result<()> {
+        self.set_node_xattr(request)
+    }
+
+    fn getxattr(&self, node: NodeId, name: &CStr, buf: &mut [u8]) -> Result<usize> {
+        self.node_xattr(node, name, buf)
+    }
+
+    fn listxattr(&self, node: NodeId, buf: &mut [u8]) -> Result<usize> {
+        self.list_node_xattrs(node, buf)
+    }
+
+    fn removexattr(&self, node: NodeId, name: &CStr) -> Result<()> {
+        self.remove_node_xattr(node, name)
+    }
+
+    fn syncfs(&self, node: NodeId) -> Result<()> {
+        self.sync_fs_of(node)
+    }
+}

@@ -1,0 +1,348 @@
+//! What: files from open to close: open, create, tmpfile, flush, release, fsync.
+//!
+//! In: nodes and `O_*` flags of the guest. Out: handles. Invariants: only regular files are
+//! opened, and their type is known from the pinned descriptor before; of the guest's flags only
+//! those on the list in [`host_flags`] reach the host; what was just made is identified by the
+//! descriptor it was made with.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use super::PassthroughFs;
+use super::privilege::{AsCaller, HostCaller};
+use super::settings::{CachePolicy, Settings};
+use super::store::handles::Open;
+use super::store::inode::Inode;
+use crate::fs::filesystem::{CreateRequest, OpenNode, SyncScope, TmpfileRequest};
+use crate::fs::types::{Caller, Entry, HandleRef, NodeId, Opened};
+use crate::sys::data;
+use crate::sys::errno::{Errno, Result};
+use crate::sys::meta::FileType;
+use crate::sys::open::{self, HostOpenFlags};
+use crate::sys::thread::FsThread;
+use crate::wire::flags::{OpenFlags, OpenReplyFlags, SessionFlags};
+
+/// How often CREATE looks again when somebody else makes and removes the name in turns.
+const CREATE_ATTEMPTS_MAX: u32 = 4;
+
+/// The bits of the access mode, `O_ACCMODE`.
+const ACCESS_MODE: u32 = 3;
+
+impl PassthroughFs {
+    /// Opens a node.
+    ///
+    /// # Errors
+    /// `EISDIR`, `ELOOP`, `ENXIO` by the type of the node, and what open(2) says.
+    pub(super) fn open_node(&self, node: NodeId, flags: OpenFlags) -> Result<Opened<'_>> {
+        let inode = self.store.get(node)?;
+        let flags = self.host_flags(flags)?;
+        let file = self.reopen(&inode, flags)?;
+        Ok(self.opened_file(inode.id, file))
+    }
+
+    /// Makes a file unless it is there, and opens it.
+    ///
+    /// # Errors
+    /// `EEXIST` with `O_EXCL`; `EOVERFLOW` and `EPERM` for who may not be acted for; `ESTALE`
+    /// when the name comes and goes faster than it can be opened; what open(2) says.
+    pub(super) fn create_file(
+        &self,
+        request: &CreateRequest<'_>,
+    ) -> Result<(Entry<'_>, Opened<'_>)> {
+        let caller = HostCaller::resolve(&self.translator, &request.new.caller)?;
+        let parent = self.store.get(request.new.parent)?;
+        let flags = self.host_flags(request.flags)?;
+        let is_exclusive = request.flags.contains(OpenFlags::EXCL);
+        for _ in 0..CREATE_ATTEMPTS_MAX {
+            match self.create_new(&parent, request, flags, &caller) {
+                Err(Errno::EEXIST) if !is_exclusive => {}
+                done => return done,
+            }
+            match self.open_existing(&parent, request, flags, &caller) {
+                Err(Errno::ENOENT) => {}
+                done => return done,
+            }
+        }
+        Err(Errno::ESTALE)
+    }
+
+    fn create_new(
+        &self,
+        parent: &Inode,
+        request: &CreateRequest<'_>,
+        flags: HostOpenFlags,
+        caller: &HostCaller,
+    ) -> Result<(Entry<'_>, Opened<'_>)> {
+        let directory = parent.reach()?;
+        let name = request.new.name.as_c_str();
+        let file = self.as_caller(caller, || {
+            open::create_new(directory.as_fd(), name, flags, request.mode)
+        })?;
+        self.grant_new(parent, file)
+    }
+
+    /// Opens what was there already. The guest believed that it was not, so it has checked no
+    /// permissions of it: that is left to the host, as the caller.
+    fn open_existing(
+        &self,
+        parent: &Inode,
+        request: &CreateRequest<'_>,
+        flags: HostOpenFlags,
+        caller: &HostCaller,
+    ) -> Result<(Entry<'_>, Opened<'_>)> {
+        let entry = self.lookup_in(parent, request.new.name)?;
+        let inode = self.inode_of(&entry)?;
+        let file = self.as_caller(caller, || self.reopen(&inode, flags))?;
+        let opened = self.opened_file(inode.id, file);
+        Ok((entry, opened))
+    }
+
+    /// Makes a file without a name, and opens it. `O_EXCL` is not passed on: it would forbid
+    /// linkat(2) on the host, which guests forbid or allow by themselves.
+    ///
+    /// # Errors
+    /// `EINVAL` unless it is opened for writing; as `create_file`.
+    pub(super) fn create_unnamed(
+        &self,
+        request: &TmpfileRequest,
+    ) -> Result<(Entry<'_>, Opened<'_>)> {
+        let caller = HostCaller::resolve(&self.translator, &request.caller)?;
+        let parent = self.store.get(request.parent)?;
+        let flags = self.host_flags(request.flags)?;
+        let directory = parent.reach()?;
+        let file = self.as_caller(&caller, || {
+            open::create_unnamed(directory.as_fd(), flags, request.mode)
+        })?;
+        self.grant_new(&parent, file)
+    }
+
+    /// Runs one step as a caller. Nothing but the system call that makes or opens something
+    /// belongs into `step`.
+    pub(super) fn as_caller<T>(
+        &self,
+        caller: &HostCaller,
+        step: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let thread = FsThread::current(&self.proc_fd)?;
+        let _acting = AsCaller::become_caller(&thread, caller, self.group_knowledge())?;
+        step()
+    }
+
+    /// Who a caller is on the host.
+    pub(super) fn host_caller(&self, caller: &Caller) -> Result<HostCaller> {
+        HostCaller::resolve(&self.translator, caller)
+    }
+
+    fn grant_new(&self, parent: &Inode, file: OwnedFd) -> Result<(Entry<'_>, Opened<'_>)> {
+        let entry = self.entry_of_new(parent, file.as_fd())?;
+        let opened = self.opened_file(entry.lookup.node(), file);
+        Ok((entry, opened))
+    }
+
+    /// Opens the file that a node pins, if it is one that may be opened.
+    fn reopen(&self, inode: &Inode, flags: HostOpenFlags) -> Result<OwnedFd> {
+        match inode.file_type {
+            FileType::Regular => open::reopen(&self.proc_fd, inode.reach()?.as_fd(), flags),
+            FileType::Directory => Err(Errno::EISDIR),
+            FileType::Symlink => Err(Errno::ELOOP),
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Err(Errno::ENXIO),
+        }
+    }
+
+    fn opened_file(&self, node: NodeId, file: OwnedFd) -> Opened<'_> {
+        let handle = self.handles.insert(node, Open::File(file));
+        Opened {
+            handle: HandleRef::new(self, node, handle),
+            flags: file_reply_flags(self.settings.cache),
+        }
+    }
+
+    fn host_flags(&self, flags: OpenFlags) -> Result<HostOpenFlags> {
+        host_flags(flags, &self.settings, self.has_writeback())
+    }
+
+    /// Whether the guest holds back writes, and so owns the end of each file.
+    pub(super) fn has_writeback(&self) -> bool {
+        self.negotiated().contains(SessionFlags::WRITEBACK_CACHE)
+    }
+
+    /// A descriptor of the guest was closed: lets the host's file system see a close(2), since
+    /// some report there what they could not write. That takes a descriptor; when there is none
+    /// left, writing out reports the same.
+    ///
+    /// # Errors
+    /// `EBADF`, `EISDIR`, and what close(2) says.
+    pub(super) fn flush_file(&self, open: OpenNode) -> Result<()> {
+        let handle = self.handles.get(open)?;
+        let file = handle.file()?;
+        match data::close_duplicate(file) {
+            Err(Errno::EMFILE | Errno::ENFILE) => data::sync_contents(file),
+            done => done,
+        }
+    }
+
+    /// Closes a file.
+    ///
+    /// # Errors
+    /// `EBADF`; `EISDIR` for a directory, which stays open.
+    pub(super) fn close_file(&self, open: OpenNode) -> Result<()> {
+        self.handles
+            .remove(open, |handle| handle.file().map(drop))
+            .map(drop)
+    }
+
+    /// Makes a file durable.
+    ///
+    /// # Errors
+    /// `EBADF`, `EISDIR`, and what fsync(2) says.
+    pub(super) fn sync_file(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
+        let handle = self.handles.get(open)?;
+        sync(handle.file()?, scope)
+    }
+
+    /// Makes the whole file system of a node durable. It has to be opened for that, so special
+    /// files do not do; guests name the root of a mount.
+    ///
+    /// # Errors
+    /// `EBADF` for an unknown node and for special files, as syncfs(2) says of what it cannot use.
+    pub(super) fn sync_fs_of(&self, node: NodeId) -> Result<()> {
+        let inode = self.store.get(node)?;
+        let pinned = inode.reach()?;
+        let file = match inode.file_type {
+            FileType::Regular => {
+                open::reopen(&self.proc_fd, pinned.as_fd(), HostOpenFlags::empty())?
+            }
+            FileType::Directory => {
+                open::reopen_directory(&self.proc_fd, pinned.as_fd(), HostOpenFlags::empty())?
+            }
+            FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => return Err(Errno::EBADF),
+        };
+        data::sync_file_system(file.as_fd())
+    }
+}
+
+/// Makes an open file or directory durable.
+pub(super) fn sync(file: BorrowedFd<'_>, scope: SyncScope) -> Result<()> {
+    match scope {
+        SyncScope::Everything => data::sync_everything(file),
+        SyncScope::ContentsOnly => data::sync_contents(file),
+    }
+}
+
+/// What a guest's flags become on the host. What is not named here does not pass:
+///
+/// | flag | why it stays behind |
+/// |---|---|
+/// | `O_CREAT`, `O_EXCL`, `O_NOFOLLOW`, `O_DIRECTORY`, `O_TMPFILE`, `O_PATH` | they would change what is opened, and that is settled |
+/// | `O_APPEND` | every write says it itself (RWF_APPEND), so that several guests can append |
+/// | `O_ASYNC`, `O_NOCTTY`, `O_LARGEFILE`, `O_CLOEXEC` | they concern the guest's own process |
+/// | `O_DIRECT`, `O_NOATIME` | unless the settings say so |
+///
+/// A guest that holds back writes reads the rest of a page that it writes a part of, so a file
+/// opened for writing must be readable for it.
+///
+/// # Errors
+/// `EINVAL` for the access mode 3, which on Linux opens for neither reading nor writing.
+pub(super) fn host_flags(
+    guest: OpenFlags,
+    settings: &Settings,
+    has_writeback: bool,
+) -> Result<HostOpenFlags> {
+    let mut passing =
+        HostOpenFlags::TRUNC | HostOpenFlags::NONBLOCK | HostOpenFlags::DSYNC | HostOpenFlags::SYNC;
+    passing.set(HostOpenFlags::DIRECT, settings.allow_direct_io);
+    passing.set(HostOpenFlags::NOATIME, settings.preserve_noatime);
+    let access = match guest.bits() & ACCESS_MODE {
+        0 => HostOpenFlags::empty(),
+        1 if has_writeback => HostOpenFlags::RDWR,
+        1 => HostOpenFlags::WRONLY,
+        2 => HostOpenFlags::RDWR,
+        _ => return Err(Errno::EINVAL),
+    };
+    let asked = HostOpenFlags::from_bits_truncate(guest.bits() & !ACCESS_MODE);
+    Ok(access | asked.intersection(passing))
+}
+
+/// How a guest shall cache a file. `O_DIRECT` needs no flag: guests bypass their page cache for
+/// it by themselves.
+const fn file_reply_flags(cache: CachePolicy) -> OpenReplyFlags {
+    match cache {
+        CachePolicy::Never | CachePolicy::Metadata => OpenReplyFlags::DIRECT_IO,
+        CachePolicy::Auto => OpenReplyFlags::empty(),
+        CachePolicy::Always => OpenReplyFlags::KEEP_CACHE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRONLY: u32 = 1;
+    const RDWR: u32 = 2;
+    const SYNC: u32 = HostOpenFlags::SYNC.bits();
+    const DIRECT: u32 = HostOpenFlags::DIRECT.bits();
+    const NOATIME: u32 = HostOpenFlags::NOATIME.bits();
+    const TRUNC: u32 = HostOpenFlags::TRUNC.bits();
+    const NONBLOCK: u32 = HostOpenFlags::NONBLOCK.bits();
+
+    fn open_all() -> Settings {
+        Settings {
+            allow_direct_io: true,
+            preserve_noatime: true,
+            ..Settings::new(CachePolicy::Auto)
+        }
+    }
+
+    fn host(guest: u32, settings: &Settings, has_writeback: bool) -> Result<u32> {
+        host_flags(OpenFlags::from_bits_retain(guest), settings, has_writeback)
+            .map(|flags| flags.bits())
+    }
+
+    #[test]
+    fn host_flags_of_every_single_bit_pass_by_the_list_only() {
+        let plain = Settings::new(CachePolicy::Auto);
+        let always = TRUNC | NONBLOCK | SYNC;
+        for bit in (2..32).map(|shift| 1_u32 << shift) {
+            assert_eq!(host(bit, &plain, false), Ok(bit & always), "{bit:#o}");
+            let wide = always | DIRECT | NOATIME;
+            assert_eq!(host(bit, &open_all(), false), Ok(bit & wide), "{bit:#o}");
+        }
+        assert_eq!(host(!1, &plain, false), Ok(RDWR | always));
+        assert_eq!(host(!2, &plain, false), Ok(WRONLY | always));
+    }
+
+    #[test]
+    fn host_flags_of_access_modes_follow_writeback() {
+        let plain = Settings::new(CachePolicy::Auto);
+        for (guest, direct, held_back) in [
+            (0, Ok(0), Ok(0)),
+            (WRONLY, Ok(WRONLY), Ok(RDWR)),
+            (RDWR, Ok(RDWR), Ok(RDWR)),
+            (3, Err(Errno::EINVAL), Err(Errno::EINVAL)),
+            (WRONLY | 0o2000, Ok(WRONLY), Ok(RDWR)),
+        ] {
+            assert_eq!(host(guest, &plain, false), direct, "{guest}");
+            assert_eq!(host(guest, &plain, true), held_back, "{guest}");
+        }
+    }
+
+    #[test]
+    fn file_reply_flags_follow_the_cache_policy() {
+        for (cache, flags) in [
+            (CachePolicy::Never, OpenReplyFlags::DIRECT_IO),
+            (CachePolicy::Metadata, OpenReplyFlags::DIRECT_IO),
+            (CachePolicy::Auto, OpenReplyFlags::empty()),
+            (CachePolicy::Always, OpenReplyFlags::KEEP_CACHE),
+        ] {
+            assert_eq!(file_reply_flags(cache), flags, "{cache:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What: acting as the guest's caller while something is made, so that the host's kernel gives
+//! it the right owner and group, honours set-group-id directories and quotas, and refuses what
+//! the caller may not do.
+//!
+//! In: a caller with guest ids. Out: [`AsCaller`], a guard: while it lives the calling thread,
+//! and no other, has the caller's effective ids.
+//!
+//! ```text
+//!   own ids --setgroups--> --setresgid--> --setresuid--> [--capset-->] caller's ids
+//!           <--setgroups-- <--setresgid-- <--setresuid--
+//! ```
+//!
+//! Each step is a guard of its own, made before the next step, so whatever fails, exactly the
+//! steps that were taken are undone, in reverse. A switch that fails fails the request. A way
+//! back that fails aborts the process: nobody may go on with unknown credentials.
+//!
+//! Steps that would change nothing are skipped. So is root for a daemon that is not root: it
+//! cannot become root, and stands in for the guest's root.
+//!
+//! **Groups.** A caller may owe the right to write to a directory to one of its supplementary
+//! groups. With CREATE_SUPP_GROUP the guest says which, and the host checks exactly. Without
+//! it the host cannot know, so `CAP_DAC_OVERRIDE`, and nothing else, stays effective: the guest
+//! has checked permissions already. Leaving uid 0 clears the effective set and coming back to 0
+//! fills it from the permitted one, so one capset(2) on the way out is all it costs. Keeping
+//! every capability (SECBIT_NO_SETUID_FIXUP) would be cheaper by one call, but `CAP_SYS_RESOURCE`
+//! would then lift quotas and `CAP_FSETID` the rules for set-group-id.
+
+use crate::fs::types::Caller;
+use crate::ids::translator::Translator;
+use crate::ids::types::{HostGid, HostUid};
+use crate::sys::credentials;
+use crate::sys::errno::{Errno, Result};
+use crate::sys::thread::FsThread;
+
+/// A caller as the host knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostCaller {
+    uid: HostUid,
+    gid: HostGid,
+    supplementary_gid: Option<HostGid>,
+}
+
+impl HostCaller {
+    /// Who a caller is on the host.
+    ///
+    /// # Errors
+    /// `EOVERFLOW` for a caller without ids, as open(2) says where an idmapped mount has no
+    /// mapping; `EPERM` for ids that the policy forbids.
+    pub(super) fn resolve(translator: &Translator, caller: &Caller) -> Result<Self> {
+        let uid = caller.uid.ok_or(Errno::EOVERFLOW)?;
+        let gid = caller.gid.ok_or(Errno::EOVERFLOW)?;
+        let supplementary_gid = match caller.supplementary_gid {
+            Some(gid) => Some(translator.host_gid(gid).ok_or(Errno::EPERM)?),
+            None => None,
+        };
+        Ok(HostCaller {
+            uid: translator.host_uid(uid).ok_or(Errno::EPERM)?,
+            gid: translator.host_gid(gid).ok_or(Errno::EPERM)?,
+            supplementary_gid,
+        })
+    }
+}
+
+/// What is known of the supplementary groups that matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GroupKnowledge {
+    /// The guest names the one that counts, if any does (CREATE_SUPP_GROUP).
+    Exact,
+    /// The guest cannot say.
+    None,
+}
+
+/// The calling thread acts as a caller for as long as this lives. Fields are dropped, and so
+/// undone, from top to bottom.
+#[derive(Debug)]
+pub(super) struct AsCaller<'thread> {
+    _uid: Option<EffectiveUid<'thread>>,
+    _gid: Option<EffectiveGid<'thread>>,
+    _groups: Option<Groups<'thread>>,
+}
+
+impl<'thread> AsCaller<'thread> {
+    /// Makes the calling thread act as `caller`.
+    ///
+    /// # Errors
+    /// `EPERM` when the daemon may not, `EINVAL` for ids that its user namespace does not map.
+    pub(super) fn become_caller(
+        thread: &'thread FsThread,
+        caller: &HostCaller,
+        known: GroupKnowledge,
+    ) -> Result<Self> {
+        let own = thread.own();
+        let (uid, gid) = (caller.uid.raw(), caller.gid.raw());
+        // A daemon that is not root cannot switch to root; it stands in for it.
+        let stands_in_for = |id: u32| id == 0 && own.uid != 0;
+        let switch_uid = uid != own.uid && !stands_in_for(uid);
+        let switch_gid = gid != own.gid && !stands_in_for(gid);
+        // Groups decide nothing for one who keeps the daemon's own user id.
+        let groups = if switch_uid {
+            Groups::switch(thread, caller.supplementary_gid)?
+        } else {
+            None
+        };
+        let gid = if switch_gid {
+            Some(EffectiveGid::switch(thread, gid)?)
+        } else {
+            None
+        };
+        let uid = if switch_uid {
+            Some(EffectiveUid::switch(thread, uid, known)?)
+        } else {
+            None
+        };
+        Ok(AsCaller {
+            _uid: uid,
+            _gid: gid,
+            _groups: groups,
+        })
+    }
+}
+
+/// The thread has the caller's supplementary groups.
+#[derive(Debug)]
+struct Groups<'thread>(&'thread FsThread);
+
+impl<'thread> Groups<'thread> {
+    fn switch(thread: &'thread FsThread, gid: Option<HostGid>) -> Result<Option<Self>> {
+        let gid = gid.map(HostGid::raw);
+        // The daemon's own groups must not help a caller, so they go as well.
+        if gid.as_slice() == &*thread.own().groups {
+            return Ok(None);
+        }
+        credentials::set_groups(gid.as_slice())?;
+        Ok(Some(Groups(thread)))
+    }
+}
+
+impl Drop for Groups<'_> {
+    fn drop(&mut self) {
+        or_abort(credentials::set_groups(&self.0.own().groups));
+    }
+}
+
+/// The thread has the caller's group id.
+#[derive(Debug)]
+struct EffectiveGid<'thread>(&'thread FsThread);
+
+impl<'thread> EffectiveGid<'thread> {
+    fn switch(thread: &'thread FsThread, gid: u32) -> Result<Self> {
+        credentials::set_effective_gid(gid)?;
+        Ok(EffectiveGid(thread))
+    }
+}
+
+impl Drop for EffectiveGid<'_> {
+    fn drop(&mut self) {
+        or_abort(credentials::set_effective_gid(self.0.own().gid));
+    }
+}
+
+/// The thread has the caller's user id, and at most one effective capability.
+#[derive(Debug)]
+struct EffectiveUid<'thread>(&'thread FsThread);
+
+impl<'thread> EffectiveUid<'thread> {
+    fn switch(thread: &'thread FsThread, uid: u32, known: GroupKnowledge) -> Result<Self> {
+        credentials::set_effective_uid(uid)?;
+        let switched = EffectiveUid(thread);
+        let own = thread.own();
+        if known == GroupKnowledge::None
+            && own.uid == 0
+            && let Some(sets) = own.capabilities.only_dac_override()
+        {
+            credentials::set_capabilities(&sets)?;
+        }
+        Ok(switched)
+    }
+}
+
+impl Drop for EffectiveUid<'_> {
+    fn drop(&mut self) {
+        or_abort(credentials::set_effective_uid(self.0.own().uid));
+    }
+}
+
+/// Ends the process if the way back failed.
+fn or_abort(restored: Result<()>) {
+    if let Err(errno) = restored {
+        log::error!("cannot get back to the daemon's own credentials: {errno}");
+        std::process::abort();
+    }
+}

@@ -1,0 +1,16 @@
+//! The room driven as the server drives it, on directories of the host.
+//!
+//! Each test ends with `guest.leftovers()` equal to [`share::NOTHING_LEFT`]: no node, no handle,
+//! no descriptor into the share but its root's, and the files beside the share unchanged.
+
+mod attr;
+mod credentials;
+mod data;
+mod dir;
+mod limits;
+mod lookup;
+mod namespace;
+mod open;
+mod session;
+pub(super) mod share;
+mod xattr;

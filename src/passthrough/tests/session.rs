@@ -1,0 +1,132 @@
+//! Setting up, INIT, a second INIT, and the end.
+
+use std::error::Error;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use super::share::{Guest, NOTHING_LEFT, ROOT, Share, file_name};
+use crate::fs::filesystem::FileSystem;
+use crate::passthrough::PassthroughFs;
+use crate::passthrough::settings::{CachePolicy, Settings};
+use crate::passthrough::setup::SetupError;
+use crate::sys::errno::Errno;
+use crate::wire::flags::SessionFlags;
+
+fn wanted(settings: Settings) -> SessionFlags {
+    let share = Share::new();
+    let fs = PassthroughFs::new(settings, share.path()).unwrap();
+    let wishes = fs.session_wishes();
+    assert_eq!(wishes.required, SessionFlags::empty());
+    wishes.wanted
+}
+
+#[test]
+fn wishes_follow_the_settings() {
+    let plus = SessionFlags::DO_READDIRPLUS | SessionFlags::READDIRPLUS_AUTO;
+    let auto = wanted(Settings::new(CachePolicy::Auto));
+    assert!(auto.contains(plus | SessionFlags::AUTO_INVAL_DATA | SessionFlags::SUBMOUNTS));
+    assert!(!auto.intersects(
+        SessionFlags::WRITEBACK_CACHE
+            | SessionFlags::EXPLICIT_INVAL_DATA
+            | SessionFlags::DONT_MASK
+            | SessionFlags::POSIX_ACL
+            | SessionFlags::HANDLE_KILLPRIV_V2
+            | SessionFlags::HAS_IOCTL_DIR
+    ));
+    let always = wanted(Settings::new(CachePolicy::Always));
+    assert!(always.contains(SessionFlags::EXPLICIT_INVAL_DATA));
+    assert!(!always.contains(SessionFlags::AUTO_INVAL_DATA));
+    assert!(!wanted(Settings::new(CachePolicy::Never)).intersects(plus));
+    assert!(wanted(Settings::new(CachePolicy::Metadata)).contains(plus));
+    let odd = wanted(Settings {
+        readdirplus: false,
+        writeback: true,
+        ..Settings::new(CachePolicy::Auto)
+    });
+    assert!(!odd.intersects(plus));
+    assert!(odd.contains(SessionFlags::WRITEBACK_CACHE));
+}
+
+#[test]
+fn second_session_starts_afresh_and_reuses_no_number() {
+    let guest = Guest::new();
+    let open = guest.create(c"file");
+    let dir = guest.opendir(ROOT);
+    let before = guest.fs.lookup(ROOT, file_name(c"file")).unwrap();
+    guest.mount(SessionFlags::empty());
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+    assert_eq!(guest.read(open, 0, 1).unwrap_err(), Errno::EBADF);
+    assert_eq!(guest.fs.releasedir(dir).unwrap_err(), Errno::EBADF);
+    let after = guest.open(guest.lookup(ROOT, c"file"), 0);
+    // A grant of the first session that is taken back now must not touch the second.
+    drop(before);
+    assert_ne!(after.node, open.node);
+    assert_ne!(after.handle, open.handle);
+    assert!(guest.fs.getattr(after.node, Some(after.handle)).is_ok());
+    guest.fs.end_session();
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn grants_that_are_dropped_are_taken_back() {
+    let guest = Guest::new();
+    guest.share.write("file", b"");
+    let node = guest.lookup(ROOT, c"file");
+    let flags = crate::wire::flags::OpenFlags::empty();
+    drop(guest.fs.open(node, flags, false).unwrap());
+    drop(guest.fs.opendir(ROOT, flags).unwrap());
+    drop(
+        guest
+            .fs
+            .create(&super::share::create_request(c"new"))
+            .unwrap(),
+    );
+    guest.forget(node);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn setup_says_which_step_failed_on_what() {
+    let share = Share::new();
+    let auto = || Settings::new(CachePolicy::Auto);
+    let missing = PassthroughFs::new(auto(), &share.join("no\nthing")).unwrap_err();
+    assert!(matches!(missing, SetupError::OpenShare { .. }), "{missing}");
+    assert!(missing.to_string().contains("no\\nthing"), "{missing}");
+    assert!(
+        missing
+            .source()
+            .unwrap()
+            .to_string()
+            .contains("No such file")
+    );
+    let device = PassthroughFs::new(auto(), Path::new("/dev/null")).unwrap_err();
+    assert!(matches!(device, SetupError::ShareType { .. }), "{device}");
+    let nul = PassthroughFs::new(auto(), Path::new("a\0b")).unwrap_err();
+    assert!(matches!(nul, SetupError::OpenShare { .. }), "{nul}");
+}
+
+#[test]
+fn setup_follows_a_link_that_the_operator_names() {
+    let share = Share::new();
+    std::fs::create_dir(share.join("dir")).unwrap();
+    symlink("dir", share.join("link")).unwrap();
+    let fs = PassthroughFs::new(Settings::new(CachePolicy::Auto), &share.join("link")).unwrap();
+    let attr = fs.getattr(ROOT, None).unwrap();
+    assert_eq!(attr.attr.mode & 0o170_000, 0o040_000);
+    assert_eq!(attr.valid, Duration::from_secs(1));
+}
+
+#[test]
+fn share_may_be_a_single_file() {
+    let share = Share::new();
+    share.write("file", b"all there is");
+    let settings = Settings::new(CachePolicy::Auto);
+    let fs = PassthroughFs::new(settings, &share.join("file")).unwrap();
+    assert_eq!(fs.getattr(ROOT, None).unwrap().attr.size, 12);
+    let found = fs.lookup(ROOT, file_name(c"x"));
+    assert_eq!(found.unwrap_err(), Errno::ENOTDIR);
+    let flags = crate::wire::flags::OpenFlags::empty();
+    assert!(fs.open(ROOT, flags, false).is_ok());
+    assert_eq!(fs.opendir(ROOT, flags).unwrap_err(), Errno::ENOTDIR);
+}

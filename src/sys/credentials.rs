@@ -1,0 +1,144 @@
+//! What: user, groups and capabilities of the calling thread alone.
+//!
+//! In: host ids as numbers. Out: nothing but success. Everything here is a raw system call: the
+//! functions of libc of the same names change all threads at once. Real and saved ids stay, so
+//! a thread can always come back. Does not: decide when to switch (see `passthrough::privilege`).
+#![expect(unsafe_code, reason = "system calls")]
+
+use std::ffi::{c_int, c_long};
+
+use crate::sys::check_long;
+use crate::sys::errno::{Errno, Result};
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two words per set.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+/// `CAP_DAC_OVERRIDE`, a bit of the first word.
+const DAC_OVERRIDE_BIT: u32 = 1 << 1;
+/// The kernel's "leave this id unchanged".
+const UNCHANGED: c_long = -1;
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct CapabilityWord {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The capability sets of a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySets([CapabilityWord; 2]);
+
+impl CapabilitySets {
+    /// The same sets with nothing effective but `CAP_DAC_OVERRIDE`, or `None` when that is not
+    /// permitted.
+    pub fn only_dac_override(self) -> Option<Self> {
+        let [mut low, mut high] = self.0;
+        if low.permitted & DAC_OVERRIDE_BIT == 0 {
+            return None;
+        }
+        low.effective = DAC_OVERRIDE_BIT;
+        high.effective = 0;
+        Some(CapabilitySets([low, high]))
+    }
+}
+
+/// The effective user id of the calling thread.
+pub fn effective_uid() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// The effective group id of the calling thread.
+pub fn effective_gid() -> u32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::getegid() }
+}
+
+/// The supplementary groups of the calling thread.
+///
+/// # Errors
+/// As getgroups(2).
+pub fn groups() -> Result<Box<[u32]>> {
+    // SAFETY: with a size of 0 nothing is written, and the count is returned.
+    let count = unsafe { libc::syscall(libc::SYS_getgroups, 0, std::ptr::null_mut::<u32>()) };
+    let count = usize::try_from(check_long(count)?).map_err(|_| Errno::EIO)?;
+    if count == 0 {
+        return Ok(Box::default());
+    }
+    let mut groups = vec![0_u32; count];
+    // SAFETY: `groups` is writable for `count` ids; only this thread could change the count.
+    let read = unsafe { libc::syscall(libc::SYS_getgroups, count, groups.as_mut_ptr()) };
+    let read = usize::try_from(check_long(read)?).map_err(|_| Errno::EIO)?;
+    groups.truncate(read);
+    Ok(groups.into_boxed_slice())
+}
+
+/// Sets the supplementary groups of the calling thread.
+///
+/// # Errors
+/// As setgroups(2): `EPERM` without `CAP_SETGID`.
+pub fn set_groups(groups: &[u32]) -> Result<()> {
+    // SAFETY: `groups` is readable for the count that is passed.
+    let done = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check_long(done).map(drop)
+}
+
+/// Sets the effective group id of the calling thread.
+///
+/// # Errors
+/// As setresgid(2): `EPERM`, and `EINVAL` for an id without a mapping in the user namespace.
+pub fn set_effective_gid(gid: u32) -> Result<()> {
+    // SAFETY: takes no pointers.
+    let done =
+        unsafe { libc::syscall(libc::SYS_setresgid, UNCHANGED, c_long::from(gid), UNCHANGED) };
+    check_long(done).map(drop)
+}
+
+/// Sets the effective user id of the calling thread. Leaving 0 empties the effective capability
+/// set; coming back to 0 makes all permitted capabilities effective.
+///
+/// # Errors
+/// As setresuid(2): `EPERM`, and `EINVAL` for an id without a mapping in the user namespace.
+pub fn set_effective_uid(uid: u32) -> Result<()> {
+    // SAFETY: takes no pointers.
+    let done =
+        unsafe { libc::syscall(libc::SYS_setresuid, UNCHANGED, c_long::from(uid), UNCHANGED) };
+    check_long(done).map(drop)
+}
+
+/// The capability sets of the calling thread.
+///
+/// # Errors
+/// As capget(2).
+pub fn capabilities() -> Result<CapabilitySets> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    let mut sets = CapabilitySets::default();
+    // SAFETY: the header is writable, and version 3 writes two words, which `sets` has.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.0.as_mut_ptr()) };
+    check_long(done)?;
+    Ok(sets)
+}
+
+/// Sets the capability sets of the calling thread.
+///
+/// # Errors
+/// As capset(2): `EPERM` when a set would grow beyond what is permitted.
+pub fn set_capabilities(sets: &CapabilitySets) -> Result<()> {
+    let mut header = CapabilityHeader {
+        version: CAPABILITY_VERSION,
+        pid: 0,
+    };
+    // SAFETY: the header is writable, and version 3 reads two words, which `sets` has.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.0.as_ptr()) };
+    check_long(done).map(drop)
+}
