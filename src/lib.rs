@@ -6,4 +6,5 @@ pub mod metrics;
 pub mod passthrough;
 pub mod server;
 pub mod sys;
+pub mod transport;
 pub mod wire;

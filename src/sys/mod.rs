@@ -5,6 +5,7 @@
 //! our signals from its own, so `EINTR` must never reach it. close(2) is the exception, because
 //! Linux has freed the descriptor by then.
 
+pub mod control_socket;
 pub mod credentials;
 pub mod data;
 pub mod dirent;
@@ -13,9 +14,11 @@ pub mod kernel;
 pub mod meta;
 pub mod open;
 pub mod path_ops;
+pub mod poll;
 pub mod proc_fd;
 pub mod process;
 pub mod thread;
+pub mod vectored;
 pub mod xattr;
 
 use std::ffi::{c_int, c_long};

@@ -1,0 +1,351 @@
+//! What: one descriptor chain, copied out of guest memory once and checked.
+//!
+//! In: the head index that the guest made available, and the descriptor table. Out: [`Chain`],
+//! the readable and the writable pieces in order, adjacent pieces merged; or [`BrokenRing`],
+//! when the structure itself is wrong and nothing after it can be believed.
+//!
+//! Invariants: each descriptor is read once, an indirect table is copied once as a whole, and
+//! only the copy is used; the walk is bounded by the size of its table; pieces lie in guest
+//! memory; all together are at most 4 GiB. What is wrong with single buffers (no such address,
+//! readable after writable, too long) is a [`Defect`] of this chain, not of the ring: the pieces
+//! before it are kept, so that an error reply can still be written.
+//!
+//! Does not: look into the bytes, except for the request header's first words.
+
+use std::fmt;
+
+use super::memory::{GuestRam, Segment, Window};
+
+/// Bytes of a descriptor, VIRTIO 1.2 section 2.7.5.
+const DESCRIPTOR_SIZE: usize = 16;
+const FLAG_NEXT: u16 = 1;
+const FLAG_WRITE: u16 = 2;
+const FLAG_INDIRECT: u16 = 4;
+
+/// Bytes of `fuse_in_header`; a request that has fewer has no header.
+const IN_HEADER_SIZE: usize = 40;
+
+/// Bytes of `fuse_out_header`; a chain with less room cannot be answered.
+pub(super) const OUT_HEADER_SIZE: usize = 16;
+
+/// The most descriptors of an indirect table. The specification says the queue size, but Linux
+/// puts 260 into tables of queues with 128; the largest queue size there is bounds our copy.
+const INDIRECT_COUNT_MAX: usize = 32768;
+
+/// The most bytes of a chain, VIRTIO 1.2 section 2.7.4.
+const CHAIN_BYTES_MAX: usize = 1 << 32;
+
+/// The ring itself is wrong; its queue stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BrokenRing {
+    /// More descriptors than the table has.
+    Loop,
+    /// A head or `next` at or beyond the table's end.
+    IndexOutOfRange(u16),
+    /// INDIRECT although the driver did not accept the feature.
+    IndirectNotNegotiated,
+    /// INDIRECT together with NEXT.
+    IndirectWithNext,
+    /// INDIRECT inside an indirect table.
+    IndirectNested,
+    /// An indirect table with this many bytes: none, too many, or no multiple of 16.
+    IndirectLength(u32),
+    /// More requests made available than the queue has entries.
+    AvailJump(u16),
+    /// The ring's own memory is out of reach.
+    RingMemory,
+}
+
+impl fmt::Display for BrokenRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BrokenRing::Loop => f.write_str("a descriptor chain has a loop"),
+            BrokenRing::IndexOutOfRange(index) => {
+                write!(f, "descriptor index {index} is out of range")
+            }
+            BrokenRing::IndirectNotNegotiated => {
+                f.write_str("an indirect descriptor without the feature")
+            }
+            BrokenRing::IndirectWithNext => f.write_str("an indirect descriptor with a next one"),
+            BrokenRing::IndirectNested => f.write_str("an indirect table inside another"),
+            BrokenRing::IndirectLength(len) => write!(f, "an indirect table of {len} bytes"),
+            BrokenRing::AvailJump(count) => {
+                write!(
+                    f,
+                    "{count} requests made available, more than the queue holds"
+                )
+            }
+            BrokenRing::RingMemory => f.write_str("the ring is not in guest memory"),
+        }
+    }
+}
+
+/// What is wrong with a chain's buffers; the request is not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Defect {
+    /// A buffer that is not guest memory.
+    Unaddressable,
+    /// A readable buffer after a writable one.
+    Order,
+    /// More than 4 GiB.
+    TooLong,
+}
+
+/// What transport has to know of a request: enough to answer for a handler that cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peek {
+    pub(super) opcode: u32,
+    pub(super) unique: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Descriptor {
+    addr: u64,
+    len: u32,
+    flags: u16,
+    next: u16,
+}
+
+impl Descriptor {
+    fn from_bytes(bytes: &[u8; DESCRIPTOR_SIZE]) -> Descriptor {
+        Descriptor {
+            addr: u64::from_le_bytes(field(bytes, 0)),
+            len: u32::from_le_bytes(field(bytes, 8)),
+            flags: u16::from_le_bytes(field(bytes, 12)),
+            next: u16::from_le_bytes(field(bytes, 14)),
+        }
+    }
+
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// The `N` bytes at `at` of a record; callers pass constants inside the record, and a mistake
+/// would read zeros.
+fn field<const N: usize>(record: &[u8; DESCRIPTOR_SIZE], at: usize) -> [u8; N] {
+    record
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .unwrap_or([0; N])
+}
+
+/// Where the descriptors of a queue are.
+#[derive(Debug)]
+pub(super) struct DescriptorTable {
+    pub(super) window: Window,
+    pub(super) size: u16,
+    /// Whether the driver accepted VIRTIO_RING_F_INDIRECT_DESC.
+    pub(super) indirect: bool,
+}
+
+/// One request's buffers. Made once and loaded anew for each request, so that the vectors keep
+/// their memory.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    head: u16,
+    readable: Vec<Segment>,
+    writable: Vec<Segment>,
+    readable_bytes: usize,
+    writable_bytes: usize,
+    total_bytes: usize,
+    saw_writable: bool,
+    readable_ended: bool,
+    writable_ended: bool,
+    defect: Option<Defect>,
+    table: Vec<u8>,
+    table_place: Vec<Segment>,
+}
+
+impl Chain {
+    /// The index that the used ring names the request by.
+    pub(super) fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// The pieces of the request, in order.
+    pub(super) fn readable(&self) -> &[Segment] {
+        &self.readable
+    }
+
+    /// The pieces for the reply, in order.
+    pub(super) fn writable(&self) -> &[Segment] {
+        &self.writable
+    }
+
+    /// Bytes in [`Chain::readable`].
+    pub(super) fn readable_bytes(&self) -> usize {
+        self.readable_bytes
+    }
+
+    /// Bytes in [`Chain::writable`].
+    pub(super) fn writable_bytes(&self) -> usize {
+        self.writable_bytes
+    }
+
+    /// Why this chain must not be served.
+    pub(super) fn defect(&self) -> Option<Defect> {
+        self.defect
+    }
+
+    /// Reads the chain that starts at `head`.
+    ///
+    /// # Errors
+    /// [`BrokenRing`] when the structure is wrong; the chain means nothing then.
+    pub(super) fn load(
+        &mut self,
+        head: u16,
+        table: &DescriptorTable,
+        ram: &GuestRam,
+    ) -> Result<(), BrokenRing> {
+        self.forget(head);
+        let mut index = head;
+        for _ in 0..table.size {
+            if index >= table.size {
+                return Err(BrokenRing::IndexOutOfRange(index));
+            }
+            let bytes = table
+                .window
+                .read::<DESCRIPTOR_SIZE>(usize::from(index).saturating_mul(DESCRIPTOR_SIZE))
+                .ok_or(BrokenRing::RingMemory)?;
+            let descriptor = Descriptor::from_bytes(&bytes);
+            if descriptor.has(FLAG_INDIRECT) {
+                if !table.indirect {
+                    return Err(BrokenRing::IndirectNotNegotiated);
+                }
+                if descriptor.has(FLAG_NEXT) {
+                    return Err(BrokenRing::IndirectWithNext);
+                }
+                return self.load_indirect(&descriptor, ram);
+            }
+            self.add(&descriptor, ram);
+            if !descriptor.has(FLAG_NEXT) {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+        Err(BrokenRing::Loop)
+    }
+
+    /// The request's opcode and unique number, if its header is there and readable.
+    pub(super) fn peek(&self, ram: &GuestRam) -> Option<Peek> {
+        if self.readable_bytes < IN_HEADER_SIZE {
+            return None;
+        }
+        let mut bytes = [0; DESCRIPTOR_SIZE];
+        if !super::guest_io::copy_out(ram, &self.readable, &mut bytes) {
+            return None;
+        }
+        Some(Peek {
+            opcode: u32::from_le_bytes(field(&bytes, 4)),
+            unique: u64::from_le_bytes(field(&bytes, 8)),
+        })
+    }
+
+    fn forget(&mut self, head: u16) {
+        self.head = head;
+        self.readable.clear();
+        self.writable.clear();
+        self.readable_bytes = 0;
+        self.writable_bytes = 0;
+        self.total_bytes = 0;
+        self.saw_writable = false;
+        self.readable_ended = false;
+        self.writable_ended = false;
+        self.defect = None;
+    }
+
+    fn load_indirect(&mut self, descriptor: &Descriptor, ram: &GuestRam) -> Result<(), BrokenRing> {
+        let bad_length = || BrokenRing::IndirectLength(descriptor.len);
+        let len = usize::try_from(descriptor.len).map_err(|_| bad_length())?;
+        let count = len / DESCRIPTOR_SIZE;
+        if len == 0 || len % DESCRIPTOR_SIZE != 0 || count > INDIRECT_COUNT_MAX {
+            return Err(bad_length());
+        }
+        self.table_place.clear();
+        self.table.resize(len, 0);
+        let translated = ram.translate(
+            descriptor.addr,
+            u64::from(descriptor.len),
+            &mut self.table_place,
+        );
+        if !translated || !super::guest_io::copy_out(ram, &self.table_place, &mut self.table) {
+            // The ring is well-formed, it is the table's address that is not.
+            self.mark(Defect::Unaddressable);
+            return Ok(());
+        }
+        // The walk needs the table and the pieces at once; taking the vector costs nothing.
+        let table = std::mem::take(&mut self.table);
+        let walked = self.walk_table(&table, count, ram);
+        self.table = table;
+        walked
+    }
+
+    fn walk_table(&mut self, table: &[u8], count: usize, ram: &GuestRam) -> Result<(), BrokenRing> {
+        let mut index = 0_u16;
+        for _ in 0..count {
+            let descriptor = table
+                .get(usize::from(index).saturating_mul(DESCRIPTOR_SIZE)..)
+                .and_then(|rest| rest.first_chunk())
+                .map(Descriptor::from_bytes)
+                .ok_or(BrokenRing::IndexOutOfRange(index))?;
+            if descriptor.has(FLAG_INDIRECT) {
+                return Err(BrokenRing::IndirectNested);
+            }
+            self.add(&descriptor, ram);
+            if !descriptor.has(FLAG_NEXT) {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+        Err(BrokenRing::Loop)
+    }
+
+    fn add(&mut self, descriptor: &Descriptor, ram: &GuestRam) {
+        let Ok(len) = usize::try_from(descriptor.len) else {
+            return self.mark(Defect::TooLong);
+        };
+        if len == 0 {
+            return;
+        }
+        self.total_bytes = self.total_bytes.saturating_add(len);
+        if self.total_bytes > CHAIN_BYTES_MAX {
+            return self.mark(Defect::TooLong);
+        }
+        let wide_len = u64::from(descriptor.len);
+        if descriptor.has(FLAG_WRITE) {
+            self.saw_writable = true;
+            if self.writable_ended {
+                return;
+            }
+            if ram.translate(descriptor.addr, wide_len, &mut self.writable) {
+                self.writable_bytes = self.writable_bytes.saturating_add(len);
+            } else {
+                // What follows a hole is not at its place in the reply any more.
+                self.writable_ended = true;
+                self.mark(Defect::Unaddressable);
+            }
+            return;
+        }
+        if self.saw_writable {
+            return self.mark(Defect::Order);
+        }
+        if self.readable_ended {
+            return;
+        }
+        if ram.translate(descriptor.addr, wide_len, &mut self.readable) {
+            self.readable_bytes = self.readable_bytes.saturating_add(len);
+        } else {
+            self.readable_ended = true;
+            self.mark(Defect::Unaddressable);
+        }
+    }
+
+    fn mark(&mut self, defect: Defect) {
+        self.defect.get_or_insert(defect);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! What: how a request goes back to the guest.
+//!
+//! In: a chain and how its request ended. Out: exactly one used element for each chain, and a
+//! signal for each batch that the driver wants one for.
+//!
+//! Invariants: a [`Completion`] pushes its element once: when finished, with the length that the
+//! handler gave; when dropped without that (a panic, a chain that must not be served), with an
+//! EIO reply if the request can be answered and length 0 if not. Requests that have no reply get
+//! none, not even an error.
+//!
+//! Lock: [`ReturnPath`] has the only lock of the request path. It is held for one element or one
+//! publication, never while a handler runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sys::errno::Errno;
+use crate::wire::channel::{Outcome, RequestHandler};
+
+use super::chain::{Chain, OUT_HEADER_SIZE, Peek};
+use super::counters::Counters;
+use super::guest_io;
+use super::memory::GuestRam;
+use super::notifier::Signal;
+use super::reply_writer::ReplyWriter;
+use super::request_reader::RequestReader;
+use super::ring::UsedRing;
+
+/// Opcodes that have no reply: FORGET, INTERRUPT, BATCH_FORGET.
+pub(super) fn has_reply(opcode: u32) -> bool {
+    !matches!(opcode, 2 | 36 | 42)
+}
+
+/// The used ring of a running queue and the signal that belongs to it.
+#[derive(Debug)]
+pub(super) struct ReturnPath {
+    state: Mutex<ReturnState>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+struct ReturnState {
+    used: UsedRing,
+    call: Option<Arc<Signal>>,
+}
+
+impl ReturnPath {
+    /// A path into this ring. Without `call` the driver polls.
+    pub(super) fn new(
+        used: UsedRing,
+        call: Option<Arc<Signal>>,
+        counters: Arc<Counters>,
+    ) -> ReturnPath {
+        ReturnPath {
+            state: Mutex::new(ReturnState { used, call }),
+            counters,
+        }
+    }
+
+    /// Writes one element, which the driver sees with the next flush.
+    fn push(&self, head: u16, len: u32) {
+        let pushed = self.lock().used.push(head, len);
+        if pushed.is_err() {
+            // The window was checked when the ring started, so this does not happen; if it did,
+            // the request would be lost, and that must show somewhere.
+            Counters::count(&self.counters.dropped_requests);
+        }
+    }
+
+    /// Shows the driver what was pushed, with one signal at most.
+    pub(super) fn flush(&self) {
+        let mut state = self.lock();
+        if state.used.unpublished() == 0 {
+            return;
+        }
+        if state.used.publish() == Ok(true) {
+            self.signal(&state);
+        }
+    }
+
+    /// Takes another signal. Sends one at once: the driver may have been waiting for one that
+    /// went to the old descriptor after the front end had stopped looking there. One too many
+    /// does no harm.
+    pub(super) fn set_call(&self, call: Option<Arc<Signal>>) {
+        let mut state = self.lock();
+        state.call = call;
+        self.signal(&state);
+    }
+
+    fn signal(&self, state: &ReturnState) {
+        if let Some(call) = &state.call
+            && !call.send()
+        {
+            Counters::count(&self.counters.lost_signals);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ReturnState> {
+        // Nothing panics while holding it, and the state is valid between any two statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a request, as far as batching is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// Somebody in the guest waits for it.
+    WithReply,
+    /// Only the driver wants its descriptors back.
+    Silent,
+}
+
+/// One accepted request on its way back.
+#[derive(Debug)]
+pub(super) struct Completion<'a> {
+    returns: &'a ReturnPath,
+    ram: &'a GuestRam,
+    chain: &'a Chain,
+    peek: Option<Peek>,
+    open: bool,
+}
+
+impl<'a> Completion<'a> {
+    /// Takes responsibility for the chain.
+    pub(super) fn new(
+        returns: &'a ReturnPath,
+        ram: &'a GuestRam,
+        chain: &'a Chain,
+        peek: Option<Peek>,
+    ) -> Completion<'a> {
+        Completion {
+            returns,
+            ram,
+            chain,
+            peek,
+            open: true,
+        }
+    }
+
+    /// Returns the chain as the handler said.
+    fn finish(mut self, outcome: Outcome) -> Returned {
+        self.open = false;
+        let (len, returned) = match outcome {
+            Outcome::Replied(len) => (len, Returned::WithReply),
+            Outcome::NoReply => (0, Returned::Silent),
+            Outcome::Dropped => {
+                Counters::count(&self.returns.counters.dropped_requests);
+                (0, Returned::WithReply)
+            }
+        };
+        self.returns.push(self.chain.head(), len);
+        returned
+    }
+
+    /// Writes an EIO reply and gives its length; 0 when there can be none.
+    fn write_eio(&self) -> u32 {
+        let Some(peek) = self.peek else {
+            return 0;
+        };
+        if !has_reply(peek.opcode) || self.chain.writable_bytes() < OUT_HEADER_SIZE {
+            return 0;
+        }
+        let mut header = Vec::with_capacity(OUT_HEADER_SIZE);
+        let len = 16_u32;
+        header.extend_from_slice(&len.to_le_bytes());
+        header.extend_from_slice(&Errno::EIO.raw().wrapping_neg().to_le_bytes());
+        header.extend_from_slice(&peek.unique.to_le_bytes());
+        if guest_io::copy_in(self.ram, self.chain.writable(), 0, &header) {
+            len
+        } else {
+            0
+        }
+    }
+}
+
+impl Drop for Completion<'_> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let len = self.write_eio();
+        let silent = self.peek.is_some_and(|peek| !has_reply(peek.opcode));
+        if len == 0 && !silent {
+            Counters::count(&self.returns.counters.dropped_requests);
+        }
+        self.returns.push(self.chain.head(), len);
+    }
+}
+
+/// Serves one request, whatever the handler does.
+pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) -> Returned {
+    if completion.chain.defect().is_some() {
+        drop(completion);
+        return Returned::WithReply;
+    }
+    let mut source = RequestReader::new(completion.ram, completion.chain);
+    let mut sink = ReplyWriter::new(completion.ram, completion.chain);
+    // Unwind safe: reader and writer are not used afterwards, and a handler that leaves its own
+    // state half-changed by a panic has to poison it itself, as it has to for its other threads.
+    let served = catch_unwind(AssertUnwindSafe(|| handler.handle(&mut source, &mut sink)));
+    match served {
+        Ok(outcome) => completion.finish(outcome),
+        Err(_) => {
+            let counters = &completion.returns.counters;
+            Counters::count(&counters.handler_panics);
+            if counters.level() == log::Level::Warn {
+                log::error!(
+                    "a request with opcode {:?} met a bug in this program and failed with EIO",
+                    completion.peek.map(|peek| peek.opcode)
+                );
+            }
+            drop(completion);
+            Returned::WithReply
+        }
+    }
+}

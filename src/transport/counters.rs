@@ -1,0 +1,73 @@
+//! What: numbers that tell how a connection went, and the bound on what it may log.
+//!
+//! In: events that a guest or a front end can cause. Out: relaxed counters, and for each event
+//! the level to log it at. Does not: decide anything.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// After this many lines of a connection, what guest and front end provoke goes to debug level.
+const LOUD_LINES_MAX: u64 = 8;
+
+/// Counters of one connection. Relaxed throughout: nothing is ordered by them.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Requests returned with length 0 although a reply was due.
+    pub(super) dropped_requests: AtomicU64,
+    /// Signals that could not be delivered.
+    pub(super) lost_signals: AtomicU64,
+    /// Times that a queue stopped for a ring that was wrong.
+    pub(super) broken_queues: AtomicU64,
+    /// Requests that cost a panic.
+    pub(super) handler_panics: AtomicU64,
+    /// Messages of the front end that were refused.
+    pub(super) refused_messages: AtomicU64,
+    loud_lines: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one event.
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The level for a line that the other side can provoke at will.
+    pub(super) fn level(&self) -> log::Level {
+        match self.loud_lines.fetch_add(1, Ordering::Relaxed) {
+            lines if lines < LOUD_LINES_MAX => log::Level::Warn,
+            LOUD_LINES_MAX => {
+                log::warn!("more of this kind on this connection is logged at debug level");
+                log::Level::Debug
+            }
+            _ => log::Level::Debug,
+        }
+    }
+
+    /// Whether anything is worth a line at the end.
+    pub(super) fn is_clean(&self) -> bool {
+        self.list()
+            .iter()
+            .all(|(_, counter)| counter.load(Ordering::Relaxed) == 0)
+    }
+
+    fn list(&self) -> [(&'static str, &AtomicU64); 5] {
+        [
+            ("dropped requests", &self.dropped_requests),
+            ("lost signals", &self.lost_signals),
+            ("broken queues", &self.broken_queues),
+            ("panics", &self.handler_panics),
+            ("refused messages", &self.refused_messages),
+        ]
+    }
+}
+
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (name, counter) in self.list() {
+            write!(f, "{separator}{name} {}", counter.load(Ordering::Relaxed))?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}

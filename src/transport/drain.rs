@@ -1,0 +1,186 @@
+//! What: the one loop that empties a queue.
+//!
+//! In: a queue that was kicked, or started. Out: all requests that are available are served and
+//! returned, in batches with one signal each.
+//!
+//! The race at the end: the driver adds a request and decides whether to kick by reading what we
+//! asked for (`avail_event`, or NO_NOTIFY in the flags). If it reads that before we ask again, it
+//! does not kick; if we go to sleep then, the request waits for ever. So we first ask, then
+//! fence, then look once more, and sleep only when the ring is still empty; the driver does the
+//! same with its two steps the other way round (see ring.rs), and one of us sees the other.
+//!
+//! ```text
+//!   suppress kicks -> pop, serve, ... -> empty -> flush -> ask for kicks -> still empty? -> sleep
+//!        ^                                                                    | no
+//!        +--------------------------------------------------------------------+
+//! ```
+//!
+//! Batches: what is done is shown to the driver when the ring is empty, after
+//! [`BATCH_REPLIES_MAX`] replies, and before a request that may take long. Requests without a
+//! reply (FORGET) do not count, nobody waits for them; so a burst of them costs one signal.
+//!
+//! Does not: wait for kicks, see worker.rs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::chain::{BrokenRing, Chain};
+use super::completion::{self, Completion, Returned};
+use super::executor::{Executor, PoolJob, QueueContext};
+use super::memory::GuestRam;
+use super::ring::AvailRing;
+
+/// Replies that may wait for the end of a batch. More would keep the first one waiting for
+/// longer than a signal costs.
+const BATCH_REPLIES_MAX: u16 = 16;
+
+/// Whether serving this opcode may wait for a disk or for somebody else: everything does, except
+/// what works on names and attributes that are usually cached.
+fn may_take_long(opcode: u32) -> bool {
+    // LOOKUP FORGET GETATTR READLINK STATFS GETXATTR LISTXATTR ACCESS INTERRUPT BATCH_FORGET
+    // STATX
+    !matches!(opcode, 1 | 2 | 3 | 5 | 17 | 22 | 23 | 34 | 36 | 42 | 52)
+}
+
+/// What a queue's worker works with.
+#[derive(Debug)]
+pub(super) struct Drain {
+    context: Arc<QueueContext>,
+    requests: AvailRing,
+    executor: Executor,
+    /// Entries of the queue, the most requests under way.
+    size: u16,
+    ram: Arc<GuestRam>,
+    generation: u64,
+    chain: Chain,
+    unflushed: u16,
+    unflushed_replies: u16,
+}
+
+impl Drain {
+    /// A loop for this ring.
+    pub(super) fn new(
+        context: Arc<QueueContext>,
+        requests: AvailRing,
+        executor: Executor,
+        size: u16,
+    ) -> Drain {
+        let (generation, ram) = context.memory.current();
+        Drain {
+            context,
+            requests,
+            executor,
+            size,
+            ram,
+            generation,
+            chain: Chain::default(),
+            unflushed: 0,
+            unflushed_replies: 0,
+        }
+    }
+
+    /// Serves until the ring is empty and kicks are asked for, or `stop` is set.
+    ///
+    /// # Errors
+    /// [`BrokenRing`]; what was done before is shown to the driver all the same.
+    pub(super) fn run(&mut self, stop: &AtomicBool) -> Result<(), BrokenRing> {
+        let drained = self.serve_all(stop);
+        self.flush();
+        drained
+    }
+
+    /// Asks for kicks, so that whoever serves this ring next is woken.
+    pub(super) fn leave_ring(&mut self) {
+        // A ring that broke meanwhile is found out by the next one, too.
+        let _ = self.requests.request_kicks();
+    }
+
+    /// The ring, to look at.
+    pub(super) fn requests(&self) -> &AvailRing {
+        &self.requests
+    }
+
+    fn serve_all(&mut self, stop: &AtomicBool) -> Result<(), BrokenRing> {
+        loop {
+            self.requests.suppress_kicks()?;
+            // Relaxed: the eventfd that is written with it wakes us if we miss it here.
+            while !stop.load(Ordering::Relaxed) {
+                if !self.requests.has_request()? {
+                    break;
+                }
+                self.serve_next()?;
+            }
+            self.flush();
+            if stop.load(Ordering::Relaxed) || !self.requests.request_kicks()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn serve_next(&mut self) -> Result<(), BrokenRing> {
+        if !self.context.memory.is_current(self.generation) {
+            (self.generation, self.ram) = self.context.memory.current();
+        }
+        let Executor::Pool(pool) = &self.executor else {
+            return self.serve_inline();
+        };
+        self.context.in_flight.enter(usize::from(self.size));
+        let mut chain = self.context.take_chain();
+        match self.requests.pop(&mut chain, &self.ram) {
+            Ok(true) => {
+                PoolJob::new(Arc::clone(&self.context), Arc::clone(&self.ram), chain).spawn(pool);
+                Ok(())
+            }
+            none_or_broken => {
+                self.context.keep_chain(chain);
+                self.context.in_flight.leave();
+                none_or_broken.map(|_| ())
+            }
+        }
+    }
+
+    fn serve_inline(&mut self) -> Result<(), BrokenRing> {
+        if !self.requests.pop(&mut self.chain, &self.ram)? {
+            return Ok(());
+        }
+        let peek = self.chain.peek(&self.ram);
+        if peek.is_none_or(|peek| may_take_long(peek.opcode)) {
+            self.flush();
+        }
+        let completion = Completion::new(&self.context.returns, &self.ram, &self.chain, peek);
+        let returned = completion::serve(self.context.handler.as_ref(), completion);
+        self.unflushed = self.unflushed.saturating_add(1);
+        if returned == Returned::WithReply {
+            self.unflushed_replies = self.unflushed_replies.saturating_add(1);
+        }
+        // The second bound holds for a driver that makes entries available that we have not
+        // returned yet.
+        if self.unflushed_replies >= BATCH_REPLIES_MAX || self.unflushed >= self.size {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if self.unflushed > 0 {
+            self.context.returns.flush();
+            self.unflushed = 0;
+            self.unflushed_replies = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn may_take_long_is_false_for_lookups_and_true_for_data() {
+        for (opcode, long) in [(1, false), (2, false), (3, false), (42, false)] {
+            assert_eq!(may_take_long(opcode), long, "{opcode}");
+        }
+        for opcode in [14, 15, 16, 20, 26, 28, 31, 33, 47, 99] {
+            assert!(may_take_long(opcode), "{opcode}");
+        }
+    }
+}

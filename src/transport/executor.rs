@@ -1,0 +1,196 @@
+//! What: where requests run: on the queue's own thread, or in a pool that the queues share.
+//!
+//! In: a chain that was taken from the ring. Out: the handler is called and the chain goes back.
+//! Invariants: a queue never has more requests under way than it has entries, however fast a
+//! hostile driver makes new ones available; every request handed to the pool is counted until
+//! its used element is published, so [`InFlight::wait_for_none`] means that no thread writes to
+//! guest memory for this queue any more. A job that the pool drops unserved answers EIO.
+//!
+//! Does not: pop, or decide when a queue stops.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use futures::executor::ThreadPool;
+
+use crate::wire::channel::RequestHandler;
+
+use super::chain::{Chain, Peek};
+use super::completion::{self, Completion, ReturnPath};
+use super::counters::Counters;
+use super::error::TransportError;
+use super::memory::{GuestRam, MemoryCell};
+use super::notifier::Signal;
+
+/// Where requests run.
+#[derive(Clone, Debug)]
+pub(super) enum Executor {
+    /// On the thread that popped them.
+    Inline,
+    /// In this pool.
+    Pool(ThreadPool),
+}
+
+impl Executor {
+    /// A pool of this many threads, or none for 0.
+    pub(super) fn new(thread_pool_size: usize) -> Result<Executor, TransportError> {
+        if thread_pool_size == 0 {
+            return Ok(Executor::Inline);
+        }
+        let pool = ThreadPool::builder()
+            .pool_size(thread_pool_size)
+            .name_prefix("virtiofsd-pool-")
+            .create()
+            .map_err(TransportError::ThreadPool)?;
+        Ok(Executor::Pool(pool))
+    }
+}
+
+/// What the threads that work for one running queue share.
+pub(super) struct QueueContext {
+    pub(super) index: usize,
+    pub(super) handler: Arc<dyn RequestHandler>,
+    pub(super) memory: Arc<MemoryCell>,
+    pub(super) returns: ReturnPath,
+    pub(super) counters: Arc<Counters>,
+    pub(super) in_flight: InFlight,
+    pub(super) err: Mutex<Option<Arc<Signal>>>,
+    spare: Mutex<Vec<Chain>>,
+}
+
+impl fmt::Debug for QueueContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueContext")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl QueueContext {
+    /// A context with nothing under way.
+    pub(super) fn new(
+        index: usize,
+        handler: Arc<dyn RequestHandler>,
+        memory: Arc<MemoryCell>,
+        returns: ReturnPath,
+        counters: Arc<Counters>,
+    ) -> QueueContext {
+        QueueContext {
+            index,
+            handler,
+            memory,
+            returns,
+            counters,
+            in_flight: InFlight::default(),
+            err: Mutex::new(None),
+            spare: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// A chain to load; its vectors may already have room.
+    pub(super) fn take_chain(&self) -> Chain {
+        lock(&self.spare).pop().unwrap_or_default()
+    }
+
+    /// Keeps a chain for the next request. There are never more than requests under way.
+    pub(super) fn keep_chain(&self, chain: Chain) {
+        lock(&self.spare).push(chain);
+    }
+}
+
+/// How many requests of a queue are in the pool.
+#[derive(Debug, Default)]
+pub(super) struct InFlight {
+    count: Mutex<usize>,
+    fewer: Condvar,
+}
+
+impl InFlight {
+    /// Counts one more; waits while there are `max`. A driver that follows the rules never makes
+    /// us wait for long: it cannot reuse an entry before we have returned it.
+    pub(super) fn enter(&self, max: usize) {
+        let mut count = lock(&self.count);
+        while *count >= max {
+            count = self
+                .fewer
+                .wait(count)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *count = count.saturating_add(1);
+    }
+
+    /// Counts one less.
+    pub(super) fn leave(&self) {
+        let mut count = lock(&self.count);
+        *count = count.saturating_sub(1);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) fn wait_for_none(&self) {
+        let mut count = lock(&self.count);
+        while *count > 0 {
+            count = self
+                .fewer
+                .wait(count)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Nothing panics while holding one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A request in the pool, counted in [`InFlight`] from before it was made until it is dropped.
+#[derive(Debug)]
+pub(super) struct PoolJob {
+    context: Arc<QueueContext>,
+    ram: Arc<GuestRam>,
+    chain: Chain,
+    peek: Option<Peek>,
+    served: bool,
+}
+
+impl PoolJob {
+    /// A job for a chain that was entered in the context's count.
+    pub(super) fn new(context: Arc<QueueContext>, ram: Arc<GuestRam>, chain: Chain) -> Self {
+        let peek = chain.peek(&ram);
+        PoolJob {
+            context,
+            ram,
+            chain,
+            peek,
+            served: false,
+        }
+    }
+
+    /// Hands the job to a thread of the pool.
+    pub(super) fn spawn(self, pool: &ThreadPool) {
+        pool.spawn_ok(async move { self.run() });
+    }
+
+    fn run(mut self) {
+        self.served = true;
+        let completion = Completion::new(&self.context.returns, &self.ram, &self.chain, self.peek);
+        completion::serve(self.context.handler.as_ref(), completion);
+    }
+}
+
+impl Drop for PoolJob {
+    fn drop(&mut self) {
+        if !self.served {
+            drop(Completion::new(
+                &self.context.returns,
+                &self.ram,
+                &self.chain,
+                self.peek,
+            ));
+        }
+        self.context.returns.flush();
+        self.context.keep_chain(std::mem::take(&mut self.chain));
+        // Last: whoever waits for none may answer GET_VRING_BASE at once.
+        self.context.in_flight.leave();
+    }
+}

@@ -1,0 +1,225 @@
+//! What: bytes between guest memory, small buffers of ours, and host files.
+//!
+//! In: a table of regions and a list of checked segments. Out: copies of small things, and
+//! preadv2(2)/pwritev2(2) straight from and to guest memory for file data.
+//!
+//! Invariants: the only place of this room with raw pointers, and they live no longer than one
+//! system call; nothing outside the segments is touched. A list longer than what one call takes
+//! is moved by several.
+//!
+//! Does not: know which segments are a request and which a reply.
+
+#![expect(unsafe_code, reason = "hands guest memory to the kernel by address")]
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use vm_memory::VolatileSlice;
+
+use crate::sys::vectored::{self, IoVecs};
+use crate::wire::channel::FileSpan;
+
+use super::memory::{GuestRam, Segment};
+
+/// A position in a list of segments.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    segment: usize,
+    offset: usize,
+}
+
+impl Cursor {
+    /// The position `skip` bytes from the start; the end when the list is shorter.
+    pub(super) fn at(segments: &[Segment], skip: usize) -> Cursor {
+        let mut cursor = Cursor::default();
+        cursor.advance(segments, skip);
+        cursor
+    }
+
+    /// Moves on; stays at the end when the list is shorter.
+    pub(super) fn advance(&mut self, segments: &[Segment], mut count: usize) {
+        while let Some(segment) = segments.get(self.segment) {
+            let left = segment.len().saturating_sub(self.offset);
+            if count < left {
+                self.offset = self.offset.saturating_add(count);
+                return;
+            }
+            count = count.saturating_sub(left);
+            self.segment = self.segment.saturating_add(1);
+            self.offset = 0;
+        }
+    }
+
+    /// The next piece of at most `len` bytes, and moves behind it.
+    fn next_slice<'m>(
+        &mut self,
+        ram: &'m GuestRam,
+        segments: &[Segment],
+        len: usize,
+    ) -> Option<VolatileSlice<'m>> {
+        let segment = segments.get(self.segment)?;
+        let left = segment.len().saturating_sub(self.offset);
+        let piece = left.min(len);
+        let slice = ram.slice(segment, self.offset, piece)?;
+        self.advance(segments, piece);
+        Some(slice)
+    }
+}
+
+/// Fills `buf` from the start of the list; false when the list is shorter.
+pub(super) fn copy_out(ram: &GuestRam, segments: &[Segment], buf: &mut [u8]) -> bool {
+    copy_out_at(ram, segments, &mut Cursor::default(), buf)
+}
+
+/// Fills `buf` from the cursor on and moves it; false when the list is shorter.
+pub(super) fn copy_out_at(
+    ram: &GuestRam,
+    segments: &[Segment],
+    cursor: &mut Cursor,
+    mut buf: &mut [u8],
+) -> bool {
+    while !buf.is_empty() {
+        let Some(slice) = cursor.next_slice(ram, segments, buf.len()) else {
+            return false;
+        };
+        let Some((now, later)) = buf.split_at_mut_checked(slice.len()) else {
+            return false;
+        };
+        slice.copy_to(now);
+        buf = later;
+    }
+    true
+}
+
+/// Writes all of `bytes` at `offset` of the list; false when the list is shorter.
+pub(super) fn copy_in(
+    ram: &GuestRam,
+    segments: &[Segment],
+    offset: usize,
+    mut bytes: &[u8],
+) -> bool {
+    let mut cursor = Cursor::at(segments, offset);
+    while !bytes.is_empty() {
+        let Some(slice) = cursor.next_slice(ram, segments, bytes.len()) else {
+            return false;
+        };
+        let Some((now, later)) = bytes.split_at_checked(slice.len()) else {
+            return false;
+        };
+        slice.copy_from(now);
+        bytes = later;
+    }
+    true
+}
+
+/// Writes the `span.len` bytes from the cursor on to `file`, and moves the cursor by what was
+/// written. Goes on after a short write until the host makes no progress.
+pub(super) fn write_to_file(
+    ram: &GuestRam,
+    segments: &[Segment],
+    cursor: &mut Cursor,
+    file: BorrowedFd<'_>,
+    span: FileSpan,
+) -> io::Result<usize> {
+    let mut areas = IoVecs::new();
+    let mut done = 0_usize;
+    while done < span.len {
+        fill(
+            ram,
+            segments,
+            *cursor,
+            span.len.saturating_sub(done),
+            &mut areas,
+        );
+        if areas.bytes() == 0 {
+            break;
+        }
+        let offset = file_offset(span.offset, done);
+        match vectored::pwritev2(file, &areas, offset, span.rwf_flags) {
+            Ok(0) => break,
+            Ok(count) => {
+                cursor.advance(segments, count);
+                done = done.saturating_add(count);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Reads up to `span.len` bytes of `file` into the list from the cursor on. The first short read
+/// ends it.
+pub(super) fn read_from_file(
+    ram: &GuestRam,
+    segments: &[Segment],
+    mut cursor: Cursor,
+    file: BorrowedFd<'_>,
+    span: FileSpan,
+) -> io::Result<usize> {
+    let mut areas = IoVecs::new();
+    let mut done = 0_usize;
+    while done < span.len {
+        fill(
+            ram,
+            segments,
+            cursor,
+            span.len.saturating_sub(done),
+            &mut areas,
+        );
+        let wanted = areas.bytes();
+        if wanted == 0 {
+            break;
+        }
+        let offset = file_offset(span.offset, done);
+        match vectored::preadv2(file, &mut areas, offset, span.rwf_flags) {
+            Ok(count) => {
+                cursor.advance(segments, count);
+                done = done.saturating_add(count);
+                if count < wanted {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Saturates: an offset that large is refused by the call.
+fn file_offset(start: u64, done: usize) -> u64 {
+    start.saturating_add(u64::try_from(done).unwrap_or(u64::MAX))
+}
+
+/// Puts as much of the next `len` bytes into `areas` as one call takes.
+fn fill<'m>(
+    ram: &'m GuestRam,
+    segments: &[Segment],
+    mut cursor: Cursor,
+    len: usize,
+    areas: &mut IoVecs<'m>,
+) {
+    areas.clear();
+    while !areas.is_full() {
+        let left = len.saturating_sub(areas.bytes());
+        if left == 0 {
+            break;
+        }
+        let Some(slice) = cursor.next_slice(ram, segments, left) else {
+            break;
+        };
+        // SAFETY: the slice was bounds-checked against its region, whose mapping is readable and
+        // writable and kept by `ram` for all of 'm; no reference into guest memory is ever made
+        // in this crate.
+        let pushed = unsafe { areas.push(slice.ptr_guard_mut().as_ptr(), slice.len()) };
+        if !pushed {
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What: the vhost-user device: queues, guest memory, and the threads that serve them.
+//!
+//! In: a connected socket and a [`RequestHandler`]. Out: every request of the guest goes to the
+//! handler once and comes back once. One call of [`serve`] is one front end.
+//!
+//! ```text
+//!   front end's socket -> connection (airlock) -> device -> queue 0..63 -> worker thread
+//!                                                                            |
+//!      used ring <- completion <- handler <- reader/writer <- chain <- drain-+
+//! ```
+//!
+//! Threads: the caller's, which answers messages; one for each started queue, named
+//! `virtiofsd-qN`; and a pool that the request queues share, if there is one. Queue 0 has high
+//! priority and never uses the pool.
+//!
+//! Who owns a chain: the driver, until the worker pops it; then one `Completion`
+//! (inside a pool job, if there is a pool) until its used element is written. Nothing else can
+//! give it back, and it cannot be forgotten: dropping it is an answer.
+//!
+//! Drained means: the worker has stopped popping, every chain it popped is back in the used
+//! ring, the driver has been signalled, and no thread has an address of guest memory in use. A
+//! queue is drained before the answer to GET_VRING_BASE and SET_VRING_ENABLE 0, before a reset
+//! reaches the handler, and before memory is taken away.
+//!
+//! ```text
+//!              pop                 handler returns, panics, or is never called
+//!   available -----> accepted ------------------------------------------------> used
+//!      |  ^             |
+//!      |  | stopped:    | stopped: still served, and waited for
+//!      |  | stays       v
+//! ```
+//!
+//! Outcomes: a wrong buffer costs its request (EIO, or length 0 where there is no room for
+//! it); a wrong ring costs its queue until it is set up anew; a wrong message costs that message;
+//! broken framing costs the connection. Nothing costs the process.
+//!
+//! Locks: the device (one thread only); a queue's used ring, for one element at a time; a queue's
+//! count of requests under way. None is taken while another is held, except the device's by the
+//! thread that has it already.
+//!
+//! Does not: know FUSE beyond the opcode and the unique number of a request header; listen on or
+//! accept from a socket; migrate.
+
+mod chain;
+mod completion;
+mod config_space;
+mod connection;
+mod counters;
+mod device;
+mod drain;
+mod error;
+mod executor;
+mod guest_io;
+mod memory;
+mod notifier;
+mod queue;
+mod reply_writer;
+mod request_reader;
+mod ring;
+mod worker;
+
+#[cfg(test)]
+mod test_guest;
+#[cfg(test)]
+mod tests;
+
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::wire::channel::RequestHandler;
+
+use connection::Connection;
+use counters::Counters;
+use device::Device;
+
+pub use error::TransportError;
+
+/// What a device is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// The name that the guest mounts by, 1 to 36 bytes. Without one the configuration space is
+    /// not offered, and the front end answers for it.
+    pub tag: Option<String>,
+    /// Threads that serve requests; 0: each queue's own thread does.
+    pub thread_pool_size: usize,
+    /// Number of request queues to announce in the configuration space. As many as the front end
+    /// starts are served, up to 63, whatever this says.
+    pub num_request_queues_in_config: u32,
+}
+
+/// How a connection ended when nothing was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The front end closed it.
+    Disconnected,
+}
+
+/// Serves one front end until it closes the connection. When this returns, all its requests
+/// have been answered, its memory is unmapped, and [`RequestHandler::reset`] was called.
+///
+/// # Errors
+/// The settings cannot be used, or the connection had to be given up; see [`TransportError`].
+pub fn serve(
+    stream: UnixStream,
+    settings: &DeviceSettings,
+    handler: Arc<dyn RequestHandler>,
+) -> Result<Ended, TransportError> {
+    let counters = Arc::new(Counters::default());
+    let device = Device::new(settings, handler, Arc::clone(&counters))?;
+    let device = Arc::new(Mutex::new(device));
+    let served = Connection::new(stream, Arc::clone(&device), Arc::clone(&counters))
+        .and_then(|mut connection| connection.run());
+    device
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .shut_down();
+    if !counters.is_clean() {
+        log::info!("the connection ends with {}", *counters);
+    }
+    served.map(|()| Ended::Disconnected)
+}
