@@ -1,10 +1,32 @@
-//! A virtio-fs vhost-user device.
+//! A virtio-fs vhost-user device: serves a directory of the host to a virtual machine.
+//!
+//! ```text
+//! kick -> ring -> descriptor chain -> bytes -> Operation -> gate -> FileSystem
+//!                                                                       |
+//! call <- used ring <-------------- bytes <- Reply <--------------------+
+//! ```
+//!
+//! Rooms, in the order of the data: [`transport`] moves bytes between the guest's rings and the
+//! seams of [`wire::channel`]; [`server`] turns bytes into operations and results into bytes;
+//! [`fs`] is the contract between it and a file system; [`passthrough`] is the file system that
+//! serves a host directory. [`ids`] says who is who, [`sys`] makes system calls safe,
+//! [`process`] keeps house for the process. doc/architecture.md says who may import whom.
+//!
+//! [`run`] puts them together for one front end.
 
+mod daemon;
 pub mod fs;
 pub mod ids;
 pub mod metrics;
 pub mod passthrough;
+pub mod process;
 pub mod server;
 pub mod sys;
 pub mod transport;
 pub mod wire;
+
+pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
+pub use passthrough::settings::{CachePolicy, Settings as ShareSettings};
+pub use process::listener::SocketSource;
+pub use process::logging::start as start_logging;
+pub use transport::DeviceSettings;

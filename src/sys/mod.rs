@@ -17,6 +17,7 @@ pub mod path_ops;
 pub mod poll;
 pub mod proc_fd;
 pub mod process;
+pub mod socket;
 pub mod thread;
 pub mod vectored;
 pub mod xattr;

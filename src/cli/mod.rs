@@ -1,0 +1,33 @@
+//! The command line of the binary: what was typed, what it means, and what to do. Uses the
+//! library by its root only; the library never imports it.
+
+mod capabilities;
+mod options;
+mod settings;
+
+use clap::Parser;
+
+pub(crate) use capabilities::CAPABILITIES;
+pub(crate) use settings::Settings;
+
+/// What the user wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Print what a launcher may rely on, and end.
+    PrintCapabilities,
+    /// Serve a directory.
+    Run(Box<Settings>),
+}
+
+/// Reads the command line. Ends the program with status 2 and a message when it makes no sense,
+/// and with status 0 after `--help` and `--version`.
+pub(crate) fn parse() -> Command {
+    let options = options::Options::parse();
+    if options.print_capabilities {
+        return Command::PrintCapabilities;
+    }
+    match settings::check(options) {
+        Ok(settings) => Command::Run(Box::new(settings)),
+        Err(error) => error.exit(),
+    }
+}

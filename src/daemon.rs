@@ -1,0 +1,110 @@
+//! What: the composition root, the only place that knows all rooms.
+//!
+//! In: [`DaemonConfig`]. Out: a daemon that has served one front end to its end. The order is:
+//! share, socket, descriptor limit, file system, connection, service; whatever can fail for a
+//! reason that the operator can mend fails before the front end is let in.
+
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::passthrough::PassthroughFs;
+use crate::passthrough::settings::Settings as ShareSettings;
+use crate::passthrough::setup::SetupError;
+use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
+use crate::server::Server;
+use crate::sys::process::{NOFILE_TARGET, ignore_file_size_signal, raise_nofile, set_umask};
+use crate::transport::{self, DeviceSettings, Ended, TransportError};
+
+/// What to serve, where and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonConfig {
+    /// The directory.
+    pub shared_dir: PathBuf,
+    /// Where the front end connects.
+    pub socket: SocketSource,
+    /// How the directory is served.
+    pub share: ShareSettings,
+    /// How the device looks.
+    pub device: DeviceSettings,
+}
+
+/// Why the daemon could not start or had to end.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The directory cannot be shared.
+    Share(SetupError),
+    /// There is no socket, or nobody came through it.
+    Listen(ListenError),
+    /// The connection to the front end failed.
+    Transport(TransportError),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DaemonError::Share(error) => error.fmt(f),
+            DaemonError::Listen(error) => error.fmt(f),
+            DaemonError::Transport(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for DaemonError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            DaemonError::Share(error) => error.source(),
+            DaemonError::Listen(error) => error.source(),
+            DaemonError::Transport(error) => error.source(),
+        }
+    }
+}
+
+/// Serves `config.shared_dir` to one front end and returns when it has disconnected. Call it
+/// from the main thread before others are started.
+///
+/// # Errors
+/// [`DaemonError`], whose text names the cause and, where there is one, the remedy.
+pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
+    if let Err(error) = ignore_file_size_signal() {
+        log::warn!("writing beyond the file size limit will end the daemon: {error}");
+    }
+    // The guest's modes are final: its kernel has applied the caller's mask already.
+    set_umask(0);
+    let share =
+        PassthroughFs::new(config.share.clone(), &config.shared_dir).map_err(DaemonError::Share)?;
+    let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
+    match raise_nofile(NOFILE_TARGET) {
+        Ok(limit) if limit >= NOFILE_TARGET => (),
+        Ok(limit) => log::warn!(
+            "only {limit} files can be open at once; each file that the guest knows takes one. \
+             Raise the hard limit (ulimit -Hn, LimitNOFILE=) towards {NOFILE_TARGET}"
+        ),
+        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
+    }
+    log::info!(
+        "sharing {}, waiting for the front end to connect",
+        config.shared_dir.display()
+    );
+    let Connection { stream, files } = listener.accept().map_err(DaemonError::Listen)?;
+    log::info!("front end connected");
+    let server = Arc::new(Server::new(share));
+    let Ended::Disconnected =
+        transport::serve(stream, &config.device, server).map_err(DaemonError::Transport)?;
+    drop(files);
+    log::info!("front end disconnected, ending");
+    Ok(())
+}
+
+/// The texts of `error` and of its causes, on one line.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,268 @@
+//! What: the listening socket to which the VMM connects.
+//!
+//! In: a path, or a descriptor that the parent opened. Out: a [`Listener`] that accepts exactly
+//! one front end. A socket file is replaced only when nobody serves it: the pid file next to it
+//! tells our own kind, and /proc/net/unix any other process that listens there. (Connecting to
+//! find out would use up the one connection that a waiting daemon accepts.)
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::process::pid_file::{PidFile, PidFileError};
+use crate::sys::process::with_umask;
+use crate::sys::socket::{InheritError, inherited_listener};
+
+/// Longest path of a UNIX socket in bytes (`sun_path` less its NUL, unix(7)).
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// Mask for the socket file: mode 0700, as the launchers expect.
+const SOCKET_UMASK: u32 = 0o077;
+
+/// `__SO_ACCEPTCON` in the flags column of /proc/net/unix: the socket is listening.
+const FLAG_ACCEPTING: u32 = 0x0001_0000;
+
+/// Where the front end connects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SocketSource {
+    /// A socket file to create.
+    Path(PathBuf),
+    /// A listening socket inherited under this number.
+    Fd(RawFd),
+}
+
+/// A listening socket; the socket file and the pid file go away with it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    created: Option<CreatedSocket>,
+}
+
+/// The files that belong to a socket of our own. Removed in order: socket, then the pid file
+/// whose lock protects it.
+#[derive(Debug)]
+pub struct CreatedSocket {
+    path: PathBuf,
+    _pid_file: PidFile,
+}
+
+/// A connection, with the files that mark the daemon as taken.
+#[derive(Debug)]
+pub struct Connection {
+    /// The vhost-user stream.
+    pub stream: UnixStream,
+    /// Keep it for as long as the connection is served.
+    pub files: Option<CreatedSocket>,
+}
+
+/// Why there is no socket.
+#[derive(Debug)]
+pub enum ListenError {
+    /// The path does not fit into a socket address.
+    PathTooLong(PathBuf),
+    /// The directory of the socket is missing.
+    NoDirectory(PathBuf, PathBuf),
+    /// Something that is not a socket stands at the path.
+    NotASocket(PathBuf),
+    /// A living process listens there.
+    InUse(PathBuf),
+    /// The pid file says that a living daemon owns it, or cannot be written.
+    PidFile(PidFileError),
+    /// The socket cannot be made.
+    Bind(PathBuf, io::Error),
+    /// The inherited descriptor does not serve.
+    Inherit(RawFd, InheritError),
+    /// No connection could be taken.
+    Accept(io::Error),
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenError::PathTooLong(path) => write!(
+                f,
+                "socket path {} is longer than {SOCKET_PATH_LEN_MAX} bytes; choose a shorter one",
+                path.display()
+            ),
+            ListenError::NoDirectory(path, directory) => write!(
+                f,
+                "cannot create socket {}: directory {} does not exist; create it first",
+                path.display(),
+                directory.display()
+            ),
+            ListenError::NotASocket(path) => write!(
+                f,
+                "{} exists and is not a socket; remove it or choose another socket path",
+                path.display()
+            ),
+            ListenError::InUse(path) => write!(
+                f,
+                "socket {} is in use by a running process; stop it or choose another socket path",
+                path.display()
+            ),
+            ListenError::PidFile(error) => error.fmt(f),
+            ListenError::Bind(path, _) => write!(f, "cannot create socket {}", path.display()),
+            ListenError::Inherit(number, _) => write!(
+                f,
+                "file descriptor {number} (--fd) cannot be used as the listening socket"
+            ),
+            ListenError::Accept(_) => f.write_str("cannot accept the connection of the front end"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ListenError::PidFile(error) => error.source(),
+            ListenError::Bind(_, error) | ListenError::Accept(error) => Some(error),
+            ListenError::Inherit(_, error) => Some(error),
+            ListenError::PathTooLong(_)
+            | ListenError::NoDirectory(..)
+            | ListenError::NotASocket(_)
+            | ListenError::InUse(_) => None,
+        }
+    }
+}
+
+impl Listener {
+    /// Makes or takes over the listening socket. Call it before any thread is started: it
+    /// changes the umask for a moment.
+    ///
+    /// # Errors
+    /// [`ListenError`] names what stands in the way.
+    pub fn open(source: &SocketSource) -> Result<Self, ListenError> {
+        match source {
+            SocketSource::Path(path) => Self::bind(path),
+            SocketSource::Fd(number) => inherited_listener(*number)
+                .map(|socket| Listener {
+                    socket,
+                    created: None,
+                })
+                .map_err(|error| ListenError::Inherit(*number, error)),
+        }
+    }
+
+    fn bind(path: &Path) -> Result<Self, ListenError> {
+        if path.as_os_str().len() > SOCKET_PATH_LEN_MAX {
+            return Err(ListenError::PathTooLong(path.to_owned()));
+        }
+        if let Some(directory) = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            && !directory.is_dir()
+        {
+            return Err(ListenError::NoDirectory(
+                path.to_owned(),
+                directory.to_owned(),
+            ));
+        }
+        let pid_file = PidFile::create(path).map_err(ListenError::PidFile)?;
+        make_way(path)?;
+        let socket = with_umask(SOCKET_UMASK, || UnixListener::bind(path))
+            .map_err(|error| ListenError::Bind(path.to_owned(), error))?;
+        Ok(Listener {
+            socket,
+            created: Some(CreatedSocket {
+                path: path.to_owned(),
+                _pid_file: pid_file,
+            }),
+        })
+    }
+
+    /// Waits for the front end and stops listening: a second one is refused by the kernel at
+    /// once instead of waiting for an answer that never comes.
+    ///
+    /// # Errors
+    /// [`ListenError::Accept`].
+    pub fn accept(self) -> Result<Connection, ListenError> {
+        loop {
+            match self.socket.accept() {
+                Ok((stream, _)) => {
+                    return Ok(Connection {
+                        stream,
+                        files: self.created,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) => return Err(ListenError::Accept(error)),
+            }
+        }
+    }
+}
+
+impl Drop for CreatedSocket {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes a socket that nobody serves any more.
+fn make_way(path: &Path) -> Result<(), ListenError> {
+    let bind_error = |error| ListenError::Bind(path.to_owned(), error);
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(bind_error(error)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(ListenError::NotASocket(path.to_owned()));
+    }
+    let table = fs::read("/proc/net/unix").unwrap_or_default();
+    if is_listening(&table, path.as_os_str().as_encoded_bytes()) {
+        return Err(ListenError::InUse(path.to_owned()));
+    }
+    fs::remove_file(path).map_err(bind_error)
+}
+
+/// Whether /proc/net/unix lists a listening socket under `path`. Columns: address, reference
+/// count, protocol, flags, type, state, inode, path (which may hold spaces).
+fn is_listening(table: &[u8], path: &[u8]) -> bool {
+    table.split(|byte| *byte == b'\n').any(|line| {
+        let mut columns = line.splitn(8, |byte| *byte == b' ');
+        let flags = columns
+            .nth(3)
+            .and_then(|flags| std::str::from_utf8(flags).ok())
+            .and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        // Type, state and inode (padded with spaces) stand between the flags and the path.
+        let named = line.strip_suffix(path).is_some_and(|head| {
+            let head = head.trim_ascii_end();
+            head.split(|byte| *byte == b' ')
+                .filter(|column| !column.is_empty())
+                .count()
+                == 7
+        });
+        named && flags.is_some_and(|flags| flags & FLAG_ACCEPTING != 0)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 13284 /run/a b.sock\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01    84 /run/padded.sock\n\
+        0000000000000000: 00000003 00000000 00000000 0001 03 13285 /run/connected.sock\n";
+
+    #[test]
+    fn is_listening_finds_exactly_the_accepting_path() {
+        let cases: [(&[u8], bool); 6] = [
+            (b"/run/a b.sock", true),
+            (b"/run/padded.sock", true),
+            (b"b.sock", false),
+            (b"/run/connected.sock", false),
+            (b"/run/none.sock", false),
+            (b".sock", false),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(is_listening(TABLE, path), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The process itself: its log, its socket, its pid file. Knows nothing of files or guests.
+
+pub mod listener;
+pub mod logging;
+pub mod pid_file;
