@@ -1,0 +1,176 @@
+//! What: the few system calls that tests need and the standard library does not have.
+//!
+//! In: plain values. Out: owned descriptors and results. One unsafe call per function.
+#![allow(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Duration;
+
+fn cvt(result: i32) -> io::Result<i32> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// An anonymous file of `len` bytes that other processes can map.
+pub(crate) fn memfd(len: u64) -> File {
+    // SAFETY: the name is a NUL-terminated string that lives for the call.
+    let result = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
+    let fd = cvt(result).unwrap_or_else(|error| panic!("memfd_create: {error}"));
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    file.set_len(len)
+        .unwrap_or_else(|error| panic!("cannot size guest memory to {len} bytes: {error}"));
+    file
+}
+
+/// Waits until `fd` is readable; false when `timeout` passes first.
+pub(crate) fn wait_readable(fd: &impl AsRawFd, timeout: Duration) -> bool {
+    let deadline = std::time::Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let mut poll = libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let timeout_ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid pollfd, counted as one.
+        let result = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
+        match cvt(result) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// Sends `signal` to a process that the caller started and has not waited for.
+pub(crate) fn kill(pid: u32, signal: i32) {
+    let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
+    // SAFETY: kill has no memory arguments.
+    unsafe { libc::kill(pid, signal) };
+}
+
+pub(crate) fn effective_uid() -> u32 {
+    // SAFETY: always succeeds, no arguments.
+    unsafe { libc::geteuid() }
+}
+
+/// Clears FD_CLOEXEC, so that a child inherits `fd` under its number.
+pub(crate) fn make_inheritable(fd: &impl AsRawFd) -> RawFd {
+    let raw = fd.as_raw_fd();
+    // SAFETY: F_SETFD takes an integer.
+    let result = unsafe { libc::fcntl(raw, libc::F_SETFD, 0) };
+    cvt(result).unwrap_or_else(|error| panic!("fcntl(F_SETFD): {error}"));
+    raw
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_encoded_bytes()).expect("test paths have no NUL")
+}
+
+/// mknod(2) on the host; `mode` holds type and permissions.
+pub(crate) fn mknod(path: &Path, mode: u32, device: u64) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the path is NUL-terminated and lives for the call.
+    cvt(unsafe { libc::mknod(path.as_ptr(), mode, device) }).map(drop)
+}
+
+/// setxattr(2) on the host.
+pub(crate) fn set_xattr(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: both strings are NUL-terminated, the value has value.len() bytes, all live.
+    let result = unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    cvt(result).map(drop)
+}
+
+/// getxattr(2) on the host.
+pub(crate) fn get_xattr(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+    let path = c_path(path);
+    let mut value = vec![0; 65536];
+    // SAFETY: both strings are NUL-terminated, the buffer has value.len() bytes, all live.
+    let len = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    value.truncate(len);
+    Ok(value)
+}
+
+/// Birth time of `path` in seconds and nanoseconds, where the file system keeps one.
+pub(crate) fn birth_time(path: &Path) -> Option<(i64, u32)> {
+    let path = c_path(path);
+    let mut out = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is NUL-terminated and `out` has room for one statx.
+    let result = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            libc::STATX_BTIME,
+            out.as_mut_ptr(),
+        )
+    };
+    cvt(result).unwrap_or_else(|error| panic!("statx on the host: {error}"));
+    // SAFETY: zero is a valid value for every field, and statx has filled the rest.
+    let out = unsafe { out.assume_init() };
+    (out.stx_mask & libc::STATX_BTIME != 0).then_some((out.stx_btime.tv_sec, out.stx_btime.tv_nsec))
+}
+
+/// Both ends of a pipe, the reading one first.
+pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut fds = [0; 2];
+    // SAFETY: room for two descriptors.
+    let result = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
+    cvt(result).unwrap_or_else(|error| panic!("pipe: {error}"));
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let read = unsafe { OwnedFd::from_raw_fd(fds[0]) };
+    // SAFETY: as above.
+    let write = unsafe { OwnedFd::from_raw_fd(fds[1]) };
+    (read, write)
+}
+
+/// Sets the soft limit of open descriptors of a process that the caller started.
+pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
+    let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: no new limit, and room for the old one.
+    let result =
+        unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) };
+    cvt(result).unwrap_or_else(|error| panic!("prlimit: {error}"));
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: a valid new limit, and no room for the old one.
+    let result = unsafe {
+        libc::prlimit(
+            pid,
+            libc::RLIMIT_NOFILE,
+            &raw const limit,
+            std::ptr::null_mut(),
+        )
+    };
+    cvt(result).unwrap_or_else(|error| panic!("prlimit: {error}"));
+}
