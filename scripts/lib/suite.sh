@@ -1,0 +1,216 @@
+# shellcheck shell=bash
+# The guest tests for one number of request queues: daemon, guest, tests,
+# resets, power-off.
+#
+# The guest's agent (scripts/guest/agent) obeys one command at a time; every
+# wait for it has a limit, so a request that never comes back costs one failure
+# and the rest of this guest, not the whole run.
+#
+# In: GUEST and the control line of lib/vm.sh.
+# Out: PASSED (a count), FAILED (names, with the number of queues).
+
+PASSED=0
+FAILED=()
+TESTS=()
+
+# Under emulation the slowest test takes 40 s and a boot 10 s on a quiet machine,
+# and several times as long on a busy one.
+readonly TEST_LIMIT_S=300
+readonly BOOT_LIMIT_S=300
+readonly RESETS=3
+
+# select_tests [PREFIX...]: all tests, or those that begin so.
+select_tests() {
+    local path name prefix
+    for path in "$REPO_DIR"/tests/guest/[0-9]*.sh; do
+        name=$(basename "$path" .sh)
+        [[ $name != *.host ]] || continue
+        (($#)) || TESTS+=("$name")
+        for prefix in "$@"; do
+            [[ $name != "$prefix"* ]] || TESTS+=("$name")
+        done
+    done
+    ((${#TESTS[@]})) || die "no test begins with: $*"
+}
+
+# verdict STATUS NAME SECONDS
+verdict() {
+    local label="$2 (queues: $SUITE_QUEUES)"
+    if (($1 == 0)); then
+        PASSED=$((PASSED + 1))
+        printf 'ok    %s, %s s\n' "$label" "$3"
+    else
+        FAILED+=("$label")
+        printf 'FAIL  %s, %s s\n' "$label" "$3"
+    fi
+}
+
+# ask LIMIT_S COMMAND...: sends a command to the guest and waits until it is
+# done. Prints its output when it fails.
+ask() {
+    local limit_s=$1 end output=()
+    shift
+    [[ $GUEST == up ]] || return 1
+    printf '%s\n' "$*" >&"$CONTROL_IN"
+    end=$((SECONDS + limit_s))
+    while ((SECONDS < end)); do
+        if ! control_line 2; then
+            # Without its daemon the guest would be silent until the limit.
+            is_running "$QEMU_PID" && is_running "$DAEMON_PID" && continue
+            break
+        fi
+        case $CONTROL_LINE in
+        "| "*) output+=("${CONTROL_LINE#| }") ;;
+        "done 0") return 0 ;;
+        "done "*) show_output "${output[@]}"; return 1 ;;
+        ready) show_output "${output[@]}"; lose_guest "it booted again by itself"; return 1 ;;
+        esac
+    done
+    show_output "${output[@]}"
+    if ! is_running "$QEMU_PID"; then
+        lose_guest "QEMU ended"
+    elif ! is_running "$DAEMON_PID"; then
+        lose_guest "the daemon ended"
+    else
+        lose_guest "no answer for $limit_s s"
+    fi
+    return 1
+}
+
+show_output() {
+    (($#)) || return 0
+    printf '      %s\n' "$@" | tail -n 25
+}
+
+# After this, all questions to this guest fail at once.
+lose_guest() {
+    GUEST=lost
+    printf '      the guest is lost: %s\n' "$1"
+    tail -n 12 "$CONSOLE" | tr -d '\r' | sed 's/^/      console: /'
+    show_daemon_log
+    show_qemu_log
+}
+
+wait_ready() {
+    local end=$((SECONDS + BOOT_LIMIT_S))
+    while ((SECONDS < end)) && control_line $((end - SECONDS)); do
+        if [[ $CONTROL_LINE == ready ]]; then
+            GUEST=up
+            return 0
+        fi
+        [[ $CONTROL_LINE != failed* ]] || break
+    done
+    lose_guest "it did not boot: ${CONTROL_LINE:-nothing heard}"
+    return 1
+}
+
+run_suite() {
+    SUITE_QUEUES=$1
+    GUEST=off
+    local tree=$RUN_DIR/suite-tree name
+    # On a disk: some of what is tested is not to be had on a tmpfs.
+    SHARE=$(mktemp -d /var/tmp/virtiofsd-share.XXXXXX)
+    chmod 755 "$SHARE"
+    at_end remove_share
+    CONSOLE=$RUN_DIR/console.log
+    : >"$CONSOLE"
+    rm -f "$RUN_DIR/fs.sock"
+
+    new_initramfs "$tree"
+    cp -r "$REPO_DIR/tests/guest" "$tree/payload/tests"
+    install -m 755 "$REPO_DIR/scripts/guest/agent" "$tree/payload/agent"
+    install -m 755 "$BUSYBOX" "$tree/payload/busybox"
+    printf 'QUEUES=%d\n' "$SUITE_QUEUES" >"$tree/payload/settings"
+    pack_initramfs "$tree" "$RUN_DIR/suite.cpio"
+    rm -rf "$tree"
+
+    start_daemon "$SHARE" --xattr
+    say "booting the test guest, request queues: $SUITE_QUEUES ($ACCEL)"
+    start_qemu "$CONSOLE" "$RUN_DIR/suite.cpio" "try.mode=agent" "$SUITE_QUEUES" 1024 \
+        -drive "file=$ROOTFS_IMAGE,format=raw,if=none,id=root,readonly=on" -device virtio-blk-pci,drive=root
+
+    timed boot boot_and_mount
+    for name in "${TESTS[@]}"; do
+        timed "$name" run_test "$name"
+    done
+    timed compare-trees compare_trees
+    timed reset-under-load reset_under_load
+    timed daemon-is-the-same daemon_is_alive
+    timed power-off power_off
+    timed daemon-exits-0 daemon_exits_0
+
+    stop_process "$QEMU_PID"
+    stop_process "$DAEMON_PID"
+    close_channels
+    remove_share
+}
+
+remove_share() { [[ -z ${SHARE:-} ]] || rm -rf "$SHARE"; }
+
+# timed NAME COMMAND...: runs one check and books its verdict.
+timed() {
+    local name=$1 begin=$SECONDS status=0
+    shift
+    "$@" || status=$?
+    verdict "$status" "$name" $((SECONDS - begin))
+}
+
+boot_and_mount() { wait_ready && ask 60 mount; }
+
+run_test() {
+    local name=$1 host=$REPO_DIR/tests/guest/$1.host.sh
+    ask $((TEST_LIMIT_S + 20)) test "$name" "$TEST_LIMIT_S" || return 1
+    [[ -r $host ]] || return 0
+    if ! (cd "$SHARE/t/$name" && bash -euo pipefail -c '. "$0"; . "$1"' \
+        "$REPO_DIR/tests/guest/lib.sh" "$host") >"$RUN_DIR/host.log" 2>&1; then
+        printf '      on the host:\n'
+        sed 's/^/      /' "$RUN_DIR/host.log" | tail -n 20
+        return 1
+    fi
+}
+
+# All that the tests left behind looks the same from both sides.
+compare_trees() {
+    ask 120 list || return 1
+    (cd "$SHARE/t" && bash "$REPO_DIR/tests/guest/tree-list") >"$RUN_DIR/host-list" || return 1
+    if ! diff "$SHARE/guest-list" "$RUN_DIR/host-list" >"$RUN_DIR/list.diff"; then
+        head -n 10 "$RUN_DIR/list.diff" | sed 's/^/      /'
+        return 1
+    fi
+}
+
+# The machine is reset while processes write; the same daemon serves the next
+# boot, and what was written is still there.
+reset_under_load() {
+    local round
+    [[ $GUEST == up ]] || return 1
+    qmp qmp_capabilities
+    for ((round = 1; round <= RESETS; round++)); do
+        ask 60 scribble "round-$round" || return 1
+        GUEST=off
+        qmp system_reset
+        wait_ready && ask 60 mount || return 1
+        grep -q "^round-$round " "$SHARE/scribble.1" || { printf '      what round %d wrote is gone\n' "$round"; return 1; }
+    done
+    ask $((TEST_LIMIT_S + 20)) test 01-mount "$TEST_LIMIT_S"
+}
+
+daemon_is_alive() { is_running "$DAEMON_PID"; }
+
+power_off() {
+    [[ $GUEST == up ]] || return 1
+    printf 'power-off\n' >&"$CONTROL_IN"
+    wait_gone "$QEMU_PID" 60 && GUEST=powered-off
+}
+
+daemon_exits_0() {
+    local status=0
+    # Status 0 counts only after a whole life with a guest.
+    [[ $GUEST == powered-off ]] || return 1
+    wait_gone "$DAEMON_PID" 10 || { printf '      it is still running\n'; return 1; }
+    wait "$DAEMON_PID" || status=$?
+    ((status == 0)) && return 0
+    printf '      its status is %d\n' "$status"
+    show_daemon_log
+    return 1
+}

@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# What the guest tests have in common; read before each of them, on both sides.
+#
+# NN-name.sh runs in the guest as root, in a fresh directory of the share:
+#   $WORK     that directory (also the current one)
+#   $SCRATCH  a directory of the guest's own, outside the share
+#   $QUEUES   the number of request queues
+# NN-name.host.sh, where there is one, runs on the host when the first part has
+# passed, in the same directory of the share. Both run with "set -euo pipefail";
+# a test has failed when its status is not 0.
+
+fail() {
+    printf 'fail: %s\n' "$*" >&2
+    exit 1
+}
+
+# same ACTUAL EXPECTED WHAT
+same() {
+    [[ $1 == "$2" ]] || fail "$3: is '$1', should be '$2'"
+}
+
+# refused WHAT COMMAND...: the command has to fail.
+refused() {
+    local what=$1
+    shift
+    if "$@" >/dev/null 2>&1; then fail "$what was allowed"; fi
+}
+
+as_user() {
+    local uid=$1
+    shift
+    setpriv --reuid "$uid" --regid "$uid" --clear-groups "$@"
+}
