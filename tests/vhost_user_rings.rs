@@ -361,3 +361,23 @@ fn memory_without_a_descriptor_is_refused_with_a_remedy() {
     let words = daemon.log.text();
     assert!(words.contains("share=on"), "no remedy in: {words}");
 }
+
+/// What a guest looks like whose memory the VMM maps privately: it kicks, and nothing is there.
+#[test]
+fn kicks_on_an_untouched_ring_are_explained_once() {
+    let share = Share::new();
+    let mut client = Client::attach(Setup::default().boot(&share.path()));
+    let start = Instant::now();
+    while !client.vm.daemon.log.text().contains("share=on") {
+        assert!(start.elapsed() < Duration::from_secs(20), "no remedy named");
+        client.queue.kick_now();
+        thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..20 {
+        client.queue.kick_now();
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.init();
+    let words = client.vm.daemon.log.text();
+    assert_eq!(words.matches("share=on").count(), 1, "{words}");
+}

@@ -33,8 +33,10 @@ use super::drain::Drain;
 use super::executor::QueueContext;
 use super::notifier::{Kick, Kicked};
 
-/// Kicks without any request after which we suspect that we do not see the guest's memory.
-const EMPTY_KICKS_BEFORE_WARNING: u32 = 3;
+/// Kicks without any request after which we suspect that we do not see the guest's memory. One
+/// says nothing: QEMU kicks each queue when it starts it. More would wait too long: a guest whose
+/// INIT is not seen kicks once and hangs.
+const EMPTY_KICKS_BEFORE_WARNING: u32 = 2;
 
 /// Rest after a poll(2) that failed, so that an error that stays does not take a CPU.
 const POLL_ERROR_REST: Duration = Duration::from_millis(50);
