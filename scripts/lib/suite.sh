@@ -169,10 +169,15 @@ run_test() {
     fi
 }
 
-# All that the tests left behind looks the same from both sides.
+# All that the tests left behind looks the same from both sides. With writeback
+# the guest owns the times of files: Linux 6.12 does not bring each of them to the
+# host, with any daemon, so they are left out then.
 compare_trees() {
+    local hide='s/^$//'
+    [[ ${VIRTIOFSD_ARGS:-} != *--writeback* ]] || hide='s/ [0-9]+\.[0-9]{10} / /'
     ask 120 list || return 1
     (cd "$SHARE/t" && bash "$REPO_DIR/tests/guest/tree-list") >"$RUN_DIR/host-list" || return 1
+    sed -E -i "$hide" "$SHARE/guest-list" "$RUN_DIR/host-list"
     if ! diff "$SHARE/guest-list" "$RUN_DIR/host-list" >"$RUN_DIR/list.diff"; then
         head -n 10 "$RUN_DIR/list.diff" | sed 's/^/      /'
         return 1
