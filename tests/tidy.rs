@@ -27,6 +27,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire::channel",
             "wire::header",
             "wire::opcode",
+            "wire::pod",
             "sys",
             "metrics",
         ],

@@ -14,6 +14,10 @@
 
 use std::fmt;
 
+use crate::wire::header::{IN_HEADER_LEN, InHeader};
+use crate::wire::opcode::Opcode;
+use crate::wire::pod::Plain;
+
 use super::memory::{GuestRam, Segment, Window};
 
 /// Bytes of a descriptor, VIRTIO 1.2 section 2.7.5.
@@ -21,12 +25,6 @@ const DESCRIPTOR_SIZE: usize = 16;
 const FLAG_NEXT: u16 = 1;
 const FLAG_WRITE: u16 = 2;
 const FLAG_INDIRECT: u16 = 4;
-
-/// Bytes of `fuse_in_header`; a request that has fewer has no header.
-const IN_HEADER_SIZE: usize = 40;
-
-/// Bytes of `fuse_out_header`; a chain with less room cannot be answered.
-pub(super) const OUT_HEADER_SIZE: usize = 16;
 
 /// The most descriptors of an indirect table. The specification says the queue size, but Linux
 /// puts 260 into tables of queues with 128; the largest queue size there is bounds our copy.
@@ -94,7 +92,7 @@ pub(super) enum Defect {
 /// What transport has to know of a request: enough to answer for a handler that cannot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peek {
-    pub(super) opcode: u32,
+    pub(super) opcode: Opcode,
     pub(super) unique: u64,
 }
 
@@ -230,16 +228,14 @@ impl Chain {
 
     /// The request's opcode and unique number, if its header is there and readable.
     pub(super) fn peek(&self, ram: &GuestRam) -> Option<Peek> {
-        if self.readable_bytes < IN_HEADER_SIZE {
-            return None;
-        }
-        let mut bytes = [0; DESCRIPTOR_SIZE];
+        let mut bytes = [0; IN_HEADER_LEN];
         if !super::guest_io::copy_out(ram, &self.readable, &mut bytes) {
             return None;
         }
+        let (header, _) = InHeader::split_from(&bytes)?;
         Some(Peek {
-            opcode: u32::from_le_bytes(field(&bytes, 4)),
-            unique: u64::from_le_bytes(field(&bytes, 8)),
+            opcode: Opcode::from_raw(header.opcode),
+            unique: header.unique,
         })
     }
 

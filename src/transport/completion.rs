@@ -16,8 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys::errno::Errno;
 use crate::wire::channel::{Outcome, RequestHandler};
+use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
+use crate::wire::pod::Plain;
 
-use super::chain::{Chain, OUT_HEADER_SIZE, Peek};
+use super::chain::{Chain, Peek};
 use super::counters::Counters;
 use super::guest_io;
 use super::memory::GuestRam;
@@ -25,11 +27,6 @@ use super::notifier::Signal;
 use super::reply_writer::ReplyWriter;
 use super::request_reader::RequestReader;
 use super::ring::UsedRing;
-
-/// Opcodes that have no reply: FORGET, INTERRUPT, BATCH_FORGET.
-pub(super) fn has_reply(opcode: u32) -> bool {
-    !matches!(opcode, 2 | 36 | 42)
-}
 
 /// The used ring of a running queue and the signal that belongs to it.
 #[derive(Debug)]
@@ -157,16 +154,12 @@ impl<'a> Completion<'a> {
         let Some(peek) = self.peek else {
             return 0;
         };
-        if !has_reply(peek.opcode) || self.chain.writable_bytes() < OUT_HEADER_SIZE {
+        if !peek.opcode.has_reply() || self.chain.writable_bytes() < OUT_HEADER_LEN {
             return 0;
         }
-        let mut header = Vec::with_capacity(OUT_HEADER_SIZE);
-        let len = 16_u32;
-        header.extend_from_slice(&len.to_le_bytes());
-        header.extend_from_slice(&Errno::EIO.raw().wrapping_neg().to_le_bytes());
-        header.extend_from_slice(&peek.unique.to_le_bytes());
-        if guest_io::copy_in(self.ram, self.chain.writable(), 0, &header) {
-            len
+        let header = OutHeader::failure(peek.unique, Errno::EIO.raw());
+        if guest_io::copy_in(self.ram, self.chain.writable(), 0, header.as_wire()) {
+            header.len
         } else {
             0
         }
@@ -179,7 +172,7 @@ impl Drop for Completion<'_> {
             return;
         }
         let len = self.write_eio();
-        let silent = self.peek.is_some_and(|peek| !has_reply(peek.opcode));
+        let silent = self.peek.is_some_and(|peek| !peek.opcode.has_reply());
         if len == 0 && !silent {
             Counters::count(&self.returns.counters.dropped_requests);
         }

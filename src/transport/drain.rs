@@ -24,6 +24,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::wire::opcode::Opcode;
+
 use super::chain::{BrokenRing, Chain};
 use super::completion::{self, Completion, Returned};
 use super::executor::{Executor, PoolJob, QueueContext};
@@ -36,10 +38,21 @@ const BATCH_REPLIES_MAX: u16 = 16;
 
 /// Whether serving this opcode may wait for a disk or for somebody else: everything does, except
 /// what works on names and attributes that are usually cached.
-fn may_take_long(opcode: u32) -> bool {
-    // LOOKUP FORGET GETATTR READLINK STATFS GETXATTR LISTXATTR ACCESS INTERRUPT BATCH_FORGET
-    // STATX
-    !matches!(opcode, 1 | 2 | 3 | 5 | 17 | 22 | 23 | 34 | 36 | 42 | 52)
+fn may_take_long(opcode: Opcode) -> bool {
+    !matches!(
+        opcode,
+        Opcode::Lookup
+            | Opcode::Forget
+            | Opcode::Getattr
+            | Opcode::Readlink
+            | Opcode::Statfs
+            | Opcode::Getxattr
+            | Opcode::Listxattr
+            | Opcode::Access
+            | Opcode::Interrupt
+            | Opcode::BatchForget
+            | Opcode::Statx
+    )
 }
 
 /// What a queue's worker works with.
@@ -177,10 +190,10 @@ mod tests {
     #[test]
     fn may_take_long_is_false_for_lookups_and_true_for_data() {
         for (opcode, long) in [(1, false), (2, false), (3, false), (42, false)] {
-            assert_eq!(may_take_long(opcode), long, "{opcode}");
+            assert_eq!(may_take_long(Opcode::from_raw(opcode)), long, "{opcode}");
         }
         for opcode in [14, 15, 16, 20, 26, 28, 31, 33, 47, 99] {
-            assert!(may_take_long(opcode), "{opcode}");
+            assert!(may_take_long(Opcode::from_raw(opcode)), "{opcode}");
         }
     }
 }

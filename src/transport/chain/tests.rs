@@ -308,7 +308,7 @@ fn load_of_a_buffer_across_adjacent_regions_reads_both() {
     assert_eq!(loaded, Ok(()));
     assert_eq!(chain.readable().len(), 2);
     let peek = chain.peek(&setting.ram).expect("a header");
-    assert_eq!((peek.opcode, peek.unique), (1, 0x1122_3344_5566_7788));
+    assert_eq!((peek.opcode.raw(), peek.unique), (1, 0x1122_3344_5566_7788));
 }
 
 #[test]
