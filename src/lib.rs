@@ -26,7 +26,9 @@ pub mod transport;
 pub mod wire;
 
 pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
-pub use passthrough::settings::{CachePolicy, Settings as ShareSettings};
+pub use passthrough::settings::{
+    CachePolicy, HandlePolicy, IoctlRights, Negotiation, Settings as ShareSettings,
+};
 pub use process::listener::SocketSource;
 pub use process::logging::start as start_logging;
 pub use transport::DeviceSettings;

@@ -8,15 +8,20 @@
 mod cases;
 #[path = "server/double.rs"]
 mod double;
+#[path = "server/negotiated.rs"]
+mod negotiated;
 #[path = "server/operations.rs"]
 mod operations;
 #[path = "server/sessions.rs"]
 mod sessions;
+#[path = "server/slices.rs"]
+mod slices;
 
 use std::sync::atomic::Ordering;
 
 use cases::{UNIQUE, error_of, every_operation, init, mounted, out_header, replied, send};
-use double::{FakeFs, PATTERN, SliceSink, SliceSource};
+use double::FakeFs;
+use slices::{PATTERN, SliceSink, SliceSource};
 use virtiofsd::server::Server;
 use virtiofsd::wire::channel::{Outcome, RequestHandler};
 use virtiofsd::wire::header::InHeader;

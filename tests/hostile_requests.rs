@@ -345,11 +345,7 @@ fn unsupported_operations_answer_enosys() {
     let oracle = client.oracle();
     let mut rng = Rng::new(5);
     let unsupported = [
-        op::GETLK,
-        op::SETLK,
-        op::SETLKW,
         op::BMAP,
-        op::IOCTL,
         op::POLL,
         op::NOTIFY_REPLY,
         op::SETUPMAPPING,
@@ -372,6 +368,23 @@ fn unsupported_operations_answer_enosys() {
             "opcode {opcode:#x}: {result:?}"
         );
         client.assert_sound(&oracle, "an unsupported operation");
+    }
+    // Well-formed, but nobody agreed on locks; and no ioctl has this number.
+    let lock = [things.file, 1, 0, 1, 0, 0].map(u64::to_ne_bytes).concat();
+    let ioctl = [0_u8; 32];
+    for (opcode, body) in [
+        (op::GETLK, &lock[..]),
+        (op::SETLK, &lock),
+        (op::SETLKW, &lock),
+        (op::IOCTL, &ioctl),
+    ] {
+        let result = client.call(opcode, things.file, body, 64);
+        let expected = match opcode {
+            op::IOCTL => Err(libc::ENOTTY),
+            _ => Err(libc::ENOSYS),
+        };
+        assert_eq!(result.map(drop), expected, "opcode {opcode:#x}");
+        client.assert_sound(&oracle, "an operation that was not agreed on");
     }
 }
 

@@ -7,20 +7,21 @@ use virtiofsd::wire::extension::{
     ExtHeader, LEN_UNIT_BYTES, SECCTX_TYPE_MAX, Secctx, SuppGroups, TYPE_GROUPS,
 };
 use virtiofsd::wire::flags::{
-    AccessMask, AttrFlags, FsyncFlags, GetattrFlags, OpenReplyFlags, OpenRequestFlags, ReadFlags,
-    ReleaseFlags, SEEK_DATA, SEEK_HOLE, SessionFlags, SetAttrValid, SetxattrFlags, WriteFlags,
+    AccessMask, AttrFlags, FsyncFlags, GetattrFlags, IoctlFlags, LockFlags, OpenReplyFlags,
+    OpenRequestFlags, ReadFlags, ReleaseFlags, SEEK_DATA, SEEK_HOLE, SessionFlags, SetAttrValid,
+    SetxattrFlags, WriteFlags,
 };
 use virtiofsd::wire::header::{InHeader, OutHeader};
 use virtiofsd::wire::opcode::Opcode;
 use virtiofsd::wire::request::{
-    AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetIn, ForgetOne,
-    FsyncIn, GetattrIn, GetxattrIn, INIT_IN_LEN_MIN, InitIn, InterruptIn, LinkIn, LseekIn, MkdirIn,
-    MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn,
-    SetxattrInCompat, StatxIn, SyncfsIn, WriteIn,
+    AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FileLock, FlushIn, ForgetIn,
+    ForgetOne, FsyncIn, GetattrIn, GetxattrIn, INIT_IN_LEN_MIN, InitIn, InterruptIn, IoctlIn,
+    LinkIn, LkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn,
+    SetattrIn, SetxattrIn, SetxattrInCompat, StatxIn, SyncfsIn, WriteIn,
 };
 use virtiofsd::wire::response::{
-    Attr, AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, InitOut, LseekOut, OpenOut,
-    STATX_BTIME, StatfsOut, Statx, StatxOut, SxTime, WriteOut,
+    Attr, AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, InitOut, IoctlOut, LkOut,
+    LseekOut, OpenOut, STATX_BTIME, StatfsOut, Statx, StatxOut, SxTime, WriteOut,
 };
 use virtiofsd::wire::{MAJOR_VERSION, MINOR_VERSION, MINOR_VERSION_MIN};
 
@@ -46,7 +47,7 @@ fn sizes_equal_those_of_the_kernel_header() {
         OpenIn = 8, CreateIn = 16, ReadIn = 40, WriteIn = 40, ReleaseIn = 24, FlushIn = 24,
         FsyncIn = 16, SetxattrIn = 16, SetxattrInCompat = 8, GetxattrIn = 8, AccessIn = 8,
         InitIn = 64, InterruptIn = 8, FallocateIn = 32, LseekIn = 24, CopyFileRangeIn = 56,
-        SyncfsIn = 8,
+        SyncfsIn = 8, FileLock = 24, LkIn = 48, IoctlIn = 32, LkOut = 24, IoctlOut = 16,
         Attr = 88, EntryOut = 128, AttrOut = 104, SxTime = 16, Statx = 256, StatxOut = 288,
         OpenOut = 16, CreateOut = 144, WriteOut = 8, StatfsOut = 80, GetxattrOut = 8,
         InitOut = 64, LseekOut = 8, CopyFileRangeOut = 8,
@@ -108,6 +109,9 @@ fn offsets_of_arguments_equal_those_of_the_kernel_header() {
     assert_offsets!(InitIn: major = 0, minor = 4, max_readahead = 8, flags = 12, flags2 = 16,
         unused = 20,);
     assert_offsets!(FallocateIn: fh = 0, offset = 8, length = 16, mode = 24,);
+    assert_offsets!(LkIn: fh = 0, owner = 8, lk = 16, lk_flags = 40,);
+    assert_offsets!(FileLock: start = 0, end = 8, type_ = 16, pid = 20,);
+    assert_offsets!(IoctlIn: fh = 0, flags = 8, cmd = 12, arg = 16, in_size = 24, out_size = 28,);
     assert_offsets!(LseekIn: fh = 0, offset = 8, whence = 16,);
     assert_offsets!(CopyFileRangeIn: fh_in = 0, off_in = 8, nodeid_out = 16, fh_out = 24,
         off_out = 32, len = 40, flags = 48,);
@@ -172,6 +176,11 @@ fn flags_have_the_bits_of_the_kernel_header() {
     assert_eq!(GetattrFlags::FH.bits(), 1);
     assert_eq!(OpenRequestFlags::KILL_SUIDGID.bits(), 1);
     assert_eq!(ReadFlags::LOCKOWNER.bits(), 2);
+    assert_eq!(LockFlags::FLOCK.bits(), 1);
+    let ioctl = IoctlFlags::COMPAT | IoctlFlags::UNRESTRICTED;
+    assert_eq!(ioctl.bits(), 3);
+    assert_eq!(IoctlFlags::IOCTL_32BIT.bits(), 8);
+    assert_eq!(IoctlFlags::DIR.bits(), 16);
     assert_eq!(ReleaseFlags::FLUSH.bits(), 1);
     assert_eq!(ReleaseFlags::FLOCK_UNLOCK.bits(), 2);
     assert_eq!(FsyncFlags::FDATASYNC.bits(), 1);

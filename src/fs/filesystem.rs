@@ -10,7 +10,8 @@ use std::ffi::CStr;
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::types::{
     Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
-    GrantOwner, HandleId, Negotiated, NodeId, Opened, SessionWishes, Timestamp,
+    GrantOwner, HandleId, HeldLock, LockKind, LockOwner, LockRange, LockType, Lookup, Negotiated,
+    NodeId, Opened, SecurityContexts, SessionWishes, Timestamp,
 };
 use crate::ids::types::{GuestGid, GuestUid};
 use crate::sys::errno::Result;
@@ -27,6 +28,17 @@ pub struct NewObject<'a> {
     pub name: FileName<'a>,
     /// File mode creation mask of the caller (`umask`), of weight only with DONT_MASK.
     pub umask: u32,
+    /// Labels that it must have before anybody can see it.
+    pub security_contexts: SecurityContexts<'a>,
+}
+
+/// What CREATE may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateIntent {
+    /// Make the file unless it is there, and open it.
+    CreateOrOpen,
+    /// Only open it: nothing may be made here.
+    OpenExisting,
 }
 
 /// CREATE: make a file unless it is there, and open it.
@@ -38,6 +50,8 @@ pub struct CreateRequest<'a> {
     pub mode: u32,
     /// `O_*` flags.
     pub flags: OpenFlags,
+    /// What may be done.
+    pub intent: CreateIntent,
     /// Clear set-user-id and set-group-id of a file that is there, along with `O_TRUNC`
     /// (`FUSE_OPEN_KILL_SUIDGID`).
     pub kill_suid_sgid: bool,
@@ -45,7 +59,7 @@ pub struct CreateRequest<'a> {
 
 /// TMPFILE: make a file without a name, and open it.
 #[derive(Clone, Copy, Debug)]
-pub struct TmpfileRequest {
+pub struct TmpfileRequest<'a> {
     /// Who will own it.
     pub caller: Caller,
     /// A directory on the file system to make it on.
@@ -56,6 +70,8 @@ pub struct TmpfileRequest {
     pub umask: u32,
     /// `O_*` flags.
     pub flags: OpenFlags,
+    /// Labels that it must have from the beginning.
+    pub security_contexts: SecurityContexts<'a>,
 }
 
 /// A time to set.
@@ -179,6 +195,9 @@ pub struct CopyRangeRequest {
     pub len_bytes: u64,
     /// Flags of copy_file_range(2): none is defined, so anything else is `EINVAL`.
     pub flags: u64,
+    /// Who copies. With HANDLE_KILLPRIV_V2 anyone but root takes set-id bits and file
+    /// capabilities off the file that is written.
+    pub caller: Caller,
 }
 
 /// FALLOCATE.
@@ -194,6 +213,8 @@ pub struct FallocateRequest {
     pub offset: u64,
     /// How much, in bytes.
     pub len_bytes: u64,
+    /// Who asks; of weight as in [`CopyRangeRequest::caller`].
+    pub caller: Caller,
 }
 
 /// A file handle and the node it belongs to.
@@ -203,6 +224,58 @@ pub struct OpenNode {
     pub node: NodeId,
     /// The open file or directory.
     pub handle: HandleId,
+}
+
+/// FLUSH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlushRequest {
+    /// The open file.
+    pub open: OpenNode,
+    /// Whose descriptor was closed: with it go all POSIX locks of this owner on the file.
+    pub owner: LockOwner,
+}
+
+/// RELEASE and RELEASEDIR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReleaseRequest {
+    /// The open file or directory.
+    pub open: OpenNode,
+    /// Owner of the BSD lock that goes with it (`FUSE_RELEASE_FLOCK_UNLOCK`), if it may hold one.
+    pub flock_owner: Option<LockOwner>,
+}
+
+/// GETLK, SETLK and SETLKW.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The node.
+    pub node: NodeId,
+    /// The open file.
+    pub handle: HandleId,
+    /// Who wants it.
+    pub owner: LockOwner,
+    /// Which family.
+    pub kind: LockKind,
+    /// What is wanted.
+    pub lock_type: LockType,
+    /// Where; everything for [`LockKind::Flock`].
+    pub range: LockRange,
+    /// Process in the guest; for logs only.
+    pub pid: u32,
+}
+
+/// IOCTL on a file or directory. Only commands whose size is part of their number arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoctlRequest {
+    /// The node.
+    pub node: NodeId,
+    /// The open file or directory.
+    pub handle: HandleId,
+    /// Who asks.
+    pub caller: Caller,
+    /// The command (`_IOC` encoding).
+    pub command: u32,
+    /// The guest's task runs in 32-bit mode (`FUSE_IOCTL_32BIT`).
+    pub is_32_bit: bool,
 }
 
 /// Whether a sync may leave out metadata that is not needed to read the contents back.
@@ -224,7 +297,13 @@ pub trait FileSystem: GrantOwner + Send + Sync + 'static {
     fn end_session(&self);
 
     /// Finds `name` in `parent`. Errors: `EBADF` unknown node, `ENOTDIR`, `ENOENT`.
-    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Entry<'_>>;
+    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Lookup<'_>>;
+    /// Finds `node` itself, also when the guest has forgotten it: LOOKUP of `.`, which guests
+    /// that export the mount send with EXPORT_SUPPORT. Errors: `ESTALE`.
+    fn lookup_self(&self, node: NodeId) -> Result<Entry<'_>>;
+    /// Finds the directory that holds the directory `node`, for the same guests: LOOKUP of `..`.
+    /// The root is its own parent. Errors: `ESTALE`, `ENOTDIR`.
+    fn lookup_parent(&self, node: NodeId) -> Result<Entry<'_>>;
     /// The guest gives `count` lookups of `node` back. Unknown nodes and excess are ignored.
     fn forget(&self, node: NodeId, count: u64);
 
@@ -273,15 +352,15 @@ pub trait FileSystem: GrantOwner + Send + Sync + 'static {
     /// Makes and opens a file; opens it if it exists and `O_EXCL` is not asked for.
     fn create(&self, request: &CreateRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)>;
     /// Makes and opens a file without a name.
-    fn tmpfile(&self, request: &TmpfileRequest) -> Result<(Entry<'_>, Opened<'_>)>;
+    fn tmpfile(&self, request: &TmpfileRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)>;
     /// Reads; returns the bytes read. Errors: `EBADF`, `EISDIR` for a directory's handle.
     fn read(&self, request: &ReadRequest, sink: &mut dyn DataSink) -> Result<usize>;
     /// Writes; returns the bytes written. Errors: `EBADF`.
     fn write(&self, request: &WriteRequest, source: &mut dyn DataSource) -> Result<usize>;
     /// A descriptor of the guest was closed.
-    fn flush(&self, open: OpenNode) -> Result<()>;
+    fn flush(&self, request: &FlushRequest) -> Result<()>;
     /// The last descriptor of the guest was closed: the handle goes away.
-    fn release(&self, open: OpenNode) -> Result<()>;
+    fn release(&self, request: &ReleaseRequest) -> Result<()>;
     /// Makes contents durable.
     fn fsync(&self, open: OpenNode, scope: SyncScope) -> Result<()>;
     /// lseek(2) for `SEEK_DATA` and `SEEK_HOLE`; returns the offset in bytes.
@@ -304,7 +383,7 @@ pub trait FileSystem: GrantOwner + Send + Sync + 'static {
         sink: &mut dyn DirPlusSink<'fs>,
     ) -> Result<()>;
     /// Closes a directory.
-    fn releasedir(&self, open: OpenNode) -> Result<()>;
+    fn releasedir(&self, request: &ReleaseRequest) -> Result<()>;
     /// Makes a directory durable.
     fn fsyncdir(&self, open: OpenNode, scope: SyncScope) -> Result<()>;
 
@@ -317,6 +396,15 @@ pub trait FileSystem: GrantOwner + Send + Sync + 'static {
     fn listxattr(&self, node: NodeId, buf: &mut [u8]) -> Result<usize>;
     /// Removes an extended attribute.
     fn removexattr(&self, node: NodeId, name: &CStr) -> Result<()>;
+
+    /// The first lock that stands in the way of this one. Errors: `ENOSYS` not negotiated.
+    fn getlk(&self, request: &LockRequest) -> Result<Option<HeldLock>>;
+    /// Takes or gives back a lock, without waiting. Errors: `ENOSYS` not negotiated, `EAGAIN`
+    /// somebody is in the way, `ENOLCK` no room for more.
+    fn setlk(&self, request: &LockRequest) -> Result<()>;
+    /// ioctl(2) with `input` from the guest; returns how many bytes of `output` it filled.
+    /// Errors: `ENOTTY` for every command that is not known to be harmless.
+    fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize>;
 
     /// syncfs(2) on the file system that holds `node`.
     fn syncfs(&self, node: NodeId) -> Result<()>;

@@ -105,6 +105,135 @@ pub struct Caller {
     pub supplementary_gid: Option<GuestGid>,
 }
 
+/// Most security contexts of one new object: one for each security module that a guest may stack.
+pub const SECURITY_CONTEXTS_MAX: usize = 4;
+
+/// A label for an object that is being made: an extended attribute that a security module of the
+/// guest wants to be there from the beginning (SECURITY_CTX).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecurityContext<'a> {
+    /// Name of the attribute, never empty.
+    pub name: &'a CStr,
+    /// Its value, never empty.
+    pub value: &'a [u8],
+}
+
+/// The labels of one new object, at most [`SECURITY_CONTEXTS_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SecurityContexts<'a> {
+    contexts: [Option<SecurityContext<'a>>; SECURITY_CONTEXTS_MAX],
+}
+
+impl<'a> SecurityContexts<'a> {
+    /// Adds one.
+    ///
+    /// # Errors
+    /// `EINVAL` when there are [`SECURITY_CONTEXTS_MAX`] already, or one of that name.
+    pub fn add(&mut self, context: SecurityContext<'a>) -> Result<()> {
+        if self.iter().any(|present| present.name == context.name) {
+            return Err(Errno::EINVAL);
+        }
+        let free = self.contexts.iter_mut().find(|place| place.is_none());
+        *free.ok_or(Errno::EINVAL)? = Some(context);
+        Ok(())
+    }
+
+    /// All of them, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = SecurityContext<'a>> {
+        self.contexts.into_iter().flatten()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+/// Who holds or wants a lock: an opaque number that the guest gives to each owner (for POSIX
+/// locks a table of open files, for BSD locks one open file).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LockOwner(u64);
+
+impl LockOwner {
+    /// The owner with this number.
+    pub const fn new(raw: u64) -> Self {
+        LockOwner(raw)
+    }
+
+    /// The number on the wire.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// The two families of advisory locks, which do not see each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LockKind {
+    /// Byte ranges: fcntl(2), `F_SETLK`.
+    Posix,
+    /// Whole files: flock(2).
+    Flock,
+}
+
+/// What an owner wants with a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockType {
+    /// Shared (`F_RDLCK`).
+    Read,
+    /// Exclusive (`F_WRLCK`).
+    Write,
+    /// Nothing any more (`F_UNLCK`).
+    Unlock,
+}
+
+/// A range of a file in bytes, both ends included; `end` is `i64::MAX` for "to the end of the
+/// file, however far that moves". Never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRange {
+    start: u64,
+    end: u64,
+}
+
+impl LockRange {
+    /// Everything.
+    pub const WHOLE_FILE: LockRange = LockRange {
+        start: 0,
+        end: i64::MAX.unsigned_abs(),
+    };
+
+    /// Checks a range.
+    ///
+    /// # Errors
+    /// `EINVAL` when it ends before it starts or lies beyond `i64::MAX`.
+    pub fn new(start: u64, end: u64) -> Result<Self> {
+        if start > end || end > Self::WHOLE_FILE.end {
+            return Err(Errno::EINVAL);
+        }
+        Ok(LockRange { start, end })
+    }
+
+    /// First byte.
+    pub const fn start(self) -> u64 {
+        self.start
+    }
+
+    /// Last byte, at most `i64::MAX`.
+    pub const fn end(self) -> u64 {
+        self.end
+    }
+}
+
+/// A lock that stands in somebody's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldLock {
+    /// Where.
+    pub range: LockRange,
+    /// [`LockType::Read`] or [`LockType::Write`].
+    pub lock_type: LockType,
+    /// Process that holds it as far as the host can tell, else 0.
+    pub pid: u32,
+}
+
 /// Seconds and nanoseconds since the epoch; `nanos` is below 1,000,000,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timestamp {
@@ -268,6 +397,19 @@ pub struct Entry<'fs> {
     pub attr_valid: Duration,
     /// How long the guest may cache that the name leads to this node.
     pub entry_valid: Duration,
+}
+
+/// What looking a name up led to.
+#[derive(Debug)]
+pub enum Lookup<'fs> {
+    /// The name is there.
+    Found(Entry<'fs>),
+    /// It is not, and the guest may believe so for a while: a negative entry. A name that is
+    /// missing and must be asked for again each time is `ENOENT` instead.
+    Missing {
+        /// How long, never zero.
+        valid: Duration,
+    },
 }
 
 /// A file or directory that was opened.

@@ -38,16 +38,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
-    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, NewObject,
-    OpenNode, ReadDirRequest, ReadRequest, RenameRequest, SetXattrRequest, SyncScope,
-    TmpfileRequest, WriteRequest,
+    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, FlushRequest,
+    IoctlRequest, LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest,
+    RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
 use crate::fs::types::{
     Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
-    GrantOwner, HandleId, Negotiated, NodeId, Opened, SessionWishes,
+    GrantOwner, HandleId, HeldLock, Lookup, Negotiated, NodeId, Opened, SessionWishes,
 };
 use crate::ids::translator::Translator;
-use crate::sys::errno::Result;
+use crate::sys::errno::{Errno, Result};
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 use privilege::GroupKnowledge;
@@ -148,9 +148,18 @@ impl FileSystem for PassthroughFs {
         self.begin(SessionFlags::empty());
     }
 
-    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Entry<'_>> {
+    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Lookup<'_>> {
         let parent = self.store.get(parent)?;
-        self.lookup_in(&parent, name)
+        self.lookup_in(&parent, name).map(Lookup::Found)
+    }
+
+    // Guests send these two only with EXPORT_SUPPORT, which is not asked for.
+    fn lookup_self(&self, _node: NodeId) -> Result<Entry<'_>> {
+        Err(Errno::ESTALE)
+    }
+
+    fn lookup_parent(&self, _node: NodeId) -> Result<Entry<'_>> {
+        Err(Errno::ESTALE)
     }
 
     fn forget(&self, node: NodeId, count: u64) {
@@ -228,7 +237,7 @@ impl FileSystem for PassthroughFs {
         self.create_file(request)
     }
 
-    fn tmpfile(&self, request: &TmpfileRequest) -> Result<(Entry<'_>, Opened<'_>)> {
+    fn tmpfile(&self, request: &TmpfileRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)> {
         self.create_unnamed(request)
     }
 
@@ -240,12 +249,12 @@ impl FileSystem for PassthroughFs {
         self.write_file(request, source)
     }
 
-    fn flush(&self, open: OpenNode) -> Result<()> {
-        self.flush_file(open)
+    fn flush(&self, request: &FlushRequest) -> Result<()> {
+        self.flush_file(request.open)
     }
 
-    fn release(&self, open: OpenNode) -> Result<()> {
-        self.close_file(open)
+    fn release(&self, request: &ReleaseRequest) -> Result<()> {
+        self.close_file(request.open)
     }
 
     fn fsync(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -280,8 +289,8 @@ impl FileSystem for PassthroughFs {
         self.read_directory_plus(request, sink)
     }
 
-    fn releasedir(&self, open: OpenNode) -> Result<()> {
-        self.close_directory(open)
+    fn releasedir(&self, request: &ReleaseRequest) -> Result<()> {
+        self.close_directory(request.open)
     }
 
     fn fsyncdir(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -302,6 +311,19 @@ impl FileSystem for PassthroughFs {
 
     fn removexattr(&self, node: NodeId, name: &CStr) -> Result<()> {
         self.remove_node_xattr(node, name)
+    }
+
+    // Guests keep locks to themselves until POSIX_LOCKS or FLOCK_LOCKS is asked for.
+    fn getlk(&self, _request: &LockRequest) -> Result<Option<HeldLock>> {
+        Err(Errno::ENOSYS)
+    }
+
+    fn setlk(&self, _request: &LockRequest) -> Result<()> {
+        Err(Errno::ENOSYS)
+    }
+
+    fn ioctl(&self, _request: &IoctlRequest, _input: &[u8], _output: &mut [u8]) -> Result<usize> {
+        Err(Errno::ENOTTY)
     }
 
     fn syncfs(&self, node: NodeId) -> Result<()> {

@@ -12,7 +12,7 @@ use super::privilege::{AsCaller, HostCaller};
 use super::settings::{CachePolicy, Settings};
 use super::store::handles::Open;
 use super::store::inode::Inode;
-use crate::fs::filesystem::{CreateRequest, OpenNode, SyncScope, TmpfileRequest};
+use crate::fs::filesystem::{CreateIntent, CreateRequest, OpenNode, SyncScope, TmpfileRequest};
 use crate::fs::types::{Caller, Entry, HandleRef, NodeId, Opened};
 use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
@@ -51,6 +51,9 @@ impl PassthroughFs {
         let caller = HostCaller::resolve(&self.translator, &request.new.caller)?;
         let parent = self.store.get(request.new.parent)?;
         let flags = self.host_flags(request.flags)?;
+        if request.intent == CreateIntent::OpenExisting {
+            return self.open_existing(&parent, request, flags, &caller);
+        }
         let is_exclusive = request.flags.contains(OpenFlags::EXCL);
         for _ in 0..CREATE_ATTEMPTS_MAX {
             match self.create_new(&parent, request, flags, &caller) {
@@ -103,7 +106,7 @@ impl PassthroughFs {
     /// `EINVAL` unless it is opened for writing; as `create_file`.
     pub(super) fn create_unnamed(
         &self,
-        request: &TmpfileRequest,
+        request: &TmpfileRequest<'_>,
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let caller = HostCaller::resolve(&self.translator, &request.caller)?;
         let parent = self.store.get(request.parent)?;

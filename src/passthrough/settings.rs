@@ -23,6 +23,41 @@ pub enum CachePolicy {
     Always,
 }
 
+/// Whether something is asked of the guest that not every guest can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Negotiation {
+    /// It is not asked for.
+    Never,
+    /// It is used if the guest can.
+    Auto,
+    /// A guest that cannot may not mount (`EPROTO`).
+    Always,
+}
+
+/// How nodes are reached that the guest holds but does not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandlePolicy {
+    /// By a descriptor for each, so the limit of open files bounds what a guest can hold.
+    Never,
+    /// By file handles beyond that limit, where the file system has them and the daemon may use
+    /// them.
+    Prefer,
+    /// The same, and where that is not possible nothing is served.
+    Mandatory,
+}
+
+/// What a guest may do to inodes by ioctl that an ordinary owner of a file may not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoctlRights {
+    /// Change the immutable and append-only flags.
+    pub immutable: bool,
+    /// Change project ids.
+    pub project_id: bool,
+}
+
+/// Descriptors that a guest may take if nobody says otherwise.
+const GUEST_FDS_MAX: usize = 1_000_000;
+
 /// How a share is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -32,6 +67,8 @@ pub struct Settings {
     pub attr_valid: Duration,
     /// For how long names may be cached.
     pub entry_valid: Duration,
+    /// For how long the guest may believe that a name is missing; zero to be asked each time.
+    pub negative_valid: Duration,
     /// The guest may hold back writes (`WRITEBACK_CACHE`).
     pub writeback: bool,
     /// Offer READDIRPLUS. Without effect with [`CachePolicy::Never`], where the attributes
@@ -39,12 +76,37 @@ pub struct Settings {
     pub readdirplus: bool,
     /// Serve extended attributes.
     pub xattr: bool,
+    /// Let the guest use access control lists. Needs `xattr`.
+    pub posix_acl: Negotiation,
+    /// Label new objects with the guest's security contexts. Needs `xattr`.
+    pub security_label: Negotiation,
+    /// Clear set-id bits and file capabilities here when the guest says so (HANDLE_KILLPRIV_V2),
+    /// instead of letting the guest look for them before each write.
+    pub killpriv_v2: bool,
     /// Pass `O_DIRECT` on to the host.
     pub allow_direct_io: bool,
     /// Pass `O_NOATIME` on to the host.
     pub preserve_noatime: bool,
     /// Tell the guest where another file system begins.
     pub announce_submounts: bool,
+    /// Let the guest map files for sharing that it may not cache (DIRECT_IO_ALLOW_MMAP).
+    pub allow_mmap: bool,
+    /// POSIX locks are seen by the host and by other guests.
+    pub posix_lock: bool,
+    /// BSD locks are seen by the host and by other guests.
+    pub flock: bool,
+    /// The guest sends no OPEN and RELEASE: files are opened as they are used.
+    pub no_open: bool,
+    /// The same for directories.
+    pub no_opendir: bool,
+    /// Directories look empty.
+    pub no_readdir: bool,
+    /// What the guest may do by ioctl.
+    pub ioctl_rights: IoctlRights,
+    /// How nodes are reached.
+    pub inode_file_handles: HandlePolicy,
+    /// Most descriptors that are held for the guest: pinned nodes, open files, locks.
+    pub guest_fds_max: usize,
 }
 
 impl Settings {
@@ -59,12 +121,28 @@ impl Settings {
             cache,
             attr_valid: valid,
             entry_valid: valid,
+            negative_valid: Duration::ZERO,
             writeback: false,
             readdirplus: true,
             xattr: false,
+            posix_acl: Negotiation::Never,
+            security_label: Negotiation::Never,
+            killpriv_v2: false,
             allow_direct_io: false,
             preserve_noatime: false,
             announce_submounts: true,
+            allow_mmap: true,
+            posix_lock: false,
+            flock: false,
+            no_open: false,
+            no_opendir: false,
+            no_readdir: false,
+            ioctl_rights: IoctlRights {
+                immutable: false,
+                project_id: false,
+            },
+            inode_file_handles: HandlePolicy::Prefer,
+            guest_fds_max: GUEST_FDS_MAX,
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::wire::header::{IN_HEADER_LEN, InHeader};
 use crate::wire::opcode::Opcode;
 use crate::wire::request::{
     AccessIn, BatchForgetIn, CopyFileRangeIn, CreateIn, FallocateIn, FlushIn, ForgetIn, FsyncIn,
-    GetattrIn, GetxattrIn, InitIn, InterruptIn, LinkIn, LseekIn, MkdirIn, MknodIn, OpenIn, ReadIn,
-    ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn, StatxIn, SyncfsIn, WriteIn,
+    GetattrIn, GetxattrIn, InitIn, InterruptIn, IoctlIn, LinkIn, LkIn, LseekIn, MkdirIn, MknodIn,
+    OpenIn, ReadIn, ReleaseIn, Rename2In, RenameIn, SetattrIn, SetxattrIn, StatxIn, SyncfsIn,
+    WriteIn,
 };
 
 /// Longest name of an extended attribute in bytes, without its NUL (`XATTR_NAME_MAX`).
@@ -28,6 +29,9 @@ pub(super) const DIR_SIZE_MAX: usize = 1024 * 1024;
 
 /// Longest target of a symbolic link in bytes, without its NUL (`PATH_MAX` - 1).
 pub(super) const SYMLINK_TARGET_LEN_MAX: usize = 4095;
+
+/// Most bytes of data with an ioctl, each way: what `_IOC` numbers can say.
+pub(super) const IOCTL_DATA_LEN_MAX: usize = (1 << 14) - 1;
 
 /// Bytes that are copied for one name. Names end at 255; the rest is for telling a name that is
 /// too long from a name with something behind it.
@@ -104,12 +108,13 @@ impl BodyLimit {
             }
             Opcode::Syncfs => Self::fixed(size_of::<SyncfsIn>()),
             Opcode::Readlink | Opcode::Statfs | Opcode::Destroy => Self::fixed(0),
+            Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw => Self::fixed(size_of::<LkIn>()),
+            Opcode::Ioctl => BodyLimit {
+                args_len_max: size_of::<IoctlIn>() + IOCTL_DATA_LEN_MAX,
+                oversize: Some(Errno::EINVAL),
+            },
             // Not served: nobody looks at the arguments.
-            Opcode::Getlk
-            | Opcode::Setlk
-            | Opcode::Setlkw
-            | Opcode::Bmap
-            | Opcode::Ioctl
+            Opcode::Bmap
             | Opcode::Poll
             | Opcode::NotifyReply
             | Opcode::Setupmapping

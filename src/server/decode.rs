@@ -7,10 +7,13 @@
 //! `decode_meta`. Does not: know whether nodes and handles exist.
 
 use crate::fs::filesystem::{
-    CopyRangeRequest, CreateRequest, FallocateRequest, NewObject, OpenNode, ReadDirRequest,
-    ReadRequest, RenameRequest, SyncScope, TmpfileRequest, WriteRequest,
+    CopyRangeRequest, CreateIntent, CreateRequest, FallocateRequest, FlushRequest, NewObject,
+    OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest, SyncScope,
+    TmpfileRequest, WriteRequest,
 };
-use crate::fs::types::{Caller, FileName, HandleId, Negotiated, NodeId};
+use crate::fs::types::{
+    Caller, FileName, HandleId, LockOwner, Negotiated, NodeId, SecurityContexts,
+};
 use crate::ids::types::{GuestGid, GuestUid};
 use crate::server::body::{DIR_SIZE_MAX, SYMLINK_TARGET_LEN_MAX};
 use crate::server::cursor::Cursor;
@@ -18,7 +21,8 @@ use crate::server::decode_ext::decode_extensions;
 use crate::server::operation::Operation;
 use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::{
-    FsyncFlags, OpenFlags, OpenRequestFlags, SEEK_DATA, SEEK_HOLE, WriteFlags,
+    FsyncFlags, OpenFlags, OpenRequestFlags, ReleaseFlags, SEEK_DATA, SEEK_HOLE, SessionFlags,
+    WriteFlags,
 };
 use crate::wire::header::InHeader;
 use crate::wire::opcode::Opcode;
@@ -73,7 +77,7 @@ impl<'a> Decoder<'a> {
             Opcode::Read => self.read(),
             Opcode::Write => self.write(),
             Opcode::Flush => self.flush(),
-            Opcode::Release => Ok(Operation::Release(self.released()?)),
+            Opcode::Release => Ok(Operation::Release(self.release()?)),
             Opcode::Fsync => self
                 .synced()
                 .map(|(open, scope)| Operation::Fsync(open, scope)),
@@ -84,7 +88,7 @@ impl<'a> Decoder<'a> {
             Opcode::Opendir => self.opendir(),
             Opcode::Readdir => self.readdir(),
             Opcode::Readdirplus => self.readdirplus(),
-            Opcode::Releasedir => Ok(Operation::Releasedir(self.released()?)),
+            Opcode::Releasedir => Ok(Operation::Releasedir(self.release()?)),
             Opcode::Fsyncdir => self
                 .synced()
                 .map(|(open, scope)| Operation::Fsyncdir(open, scope)),
@@ -96,12 +100,15 @@ impl<'a> Decoder<'a> {
             Opcode::Statfs => Ok(Operation::Statfs { node: self.node() }),
             Opcode::Syncfs => self.syncfs(),
             Opcode::Interrupt => Ok(Operation::Interrupt),
-            Opcode::Getlk | Opcode::Setlk | Opcode::Setlkw | Opcode::Bmap | Opcode::Ioctl => {
-                Ok(Operation::Unsupported(opcode))
-            }
-            Opcode::Poll | Opcode::NotifyReply | Opcode::Setupmapping | Opcode::Removemapping => {
-                Ok(Operation::Unsupported(opcode))
-            }
+            Opcode::Getlk => self.lock().map(Operation::Getlk),
+            Opcode::Setlk => self.lock().map(Operation::Setlk),
+            Opcode::Setlkw => self.lock().map(Operation::Setlkw),
+            Opcode::Ioctl => self.ioctl(),
+            Opcode::Bmap
+            | Opcode::Poll
+            | Opcode::NotifyReply
+            | Opcode::Setupmapping
+            | Opcode::Removemapping => Ok(Operation::Unsupported(opcode)),
             // INIT and DESTROY are `session`'s; they do not come here.
             Opcode::Init | Opcode::Destroy | Opcode::Unknown(_) => {
                 Ok(Operation::Unsupported(opcode))
@@ -113,7 +120,7 @@ impl<'a> Decoder<'a> {
         NodeId::new(self.header.nodeid)
     }
 
-    fn open_node(&self, fh: u64) -> OpenNode {
+    pub(super) fn open_node(&self, fh: u64) -> OpenNode {
         OpenNode {
             node: self.node(),
             handle: HandleId::new(fh),
@@ -136,34 +143,40 @@ impl<'a> Decoder<'a> {
         Ok(name)
     }
 
-    /// The caller of a creating operation, with what its extensions say.
-    fn creator(&self) -> Result<Caller> {
+    /// The caller of a creating operation and the labels of what it creates, with what the
+    /// extensions say.
+    fn creator(&self) -> Result<(Caller, SecurityContexts<'a>)> {
         let extensions = decode_extensions(self.extensions, self.session.flags)?;
-        if let Some(context) = extensions.security_context {
-            // Not reachable while `session` never acknowledges SECURITY_CTX. A label that cannot
-            // be applied must not be lost in silence.
-            let (name, value_len) = (context.name, context.value.len());
-            log::debug!("refused the security context {name:?} of {value_len} bytes");
-            return Err(Errno::EOPNOTSUPP);
-        }
-        Ok(Caller {
+        let caller = Caller {
             supplementary_gid: extensions.supplementary_gid(),
             ..self.caller()
-        })
+        };
+        Ok((caller, extensions.security_contexts))
     }
 
     fn new_object(&self, name: FileName<'a>, umask: u32) -> Result<NewObject<'a>> {
+        let (caller, security_contexts) = self.creator()?;
         Ok(NewObject {
-            caller: self.creator()?,
+            caller,
             parent: self.node(),
             name,
             umask: umask & 0o777,
+            security_contexts,
         })
     }
 
+    /// `.` and `..` are names only here, and only for a guest that may export the mount.
     fn lookup(&mut self) -> Result<Operation<'a>> {
+        let node = self.node();
+        if self.session.flags.contains(SessionFlags::EXPORT_SUPPORT) {
+            match self.args.rest() {
+                b".\0" => return Ok(Operation::LookupSelf { node }),
+                b"..\0" => return Ok(Operation::LookupParent { node }),
+                _ => {}
+            }
+        }
         Ok(Operation::Lookup {
-            parent: self.node(),
+            parent: node,
             name: self.last_name()?,
         })
     }
@@ -278,6 +291,7 @@ impl<'a> Decoder<'a> {
             new: self.new_object(name, create.umask)?,
             mode: create.mode,
             flags: OpenFlags::from_bits_retain(create.flags),
+            intent: CreateIntent::CreateOrOpen,
             kill_suid_sgid: kills_set_ids(create.open_flags),
         }))
     }
@@ -287,12 +301,14 @@ impl<'a> Decoder<'a> {
         let create: CreateIn = self.args.take()?;
         self.args.take_c_str()?;
         self.args.finish()?;
+        let (caller, security_contexts) = self.creator()?;
         Ok(Operation::Tmpfile(TmpfileRequest {
-            caller: self.creator()?,
+            caller,
             parent: self.node(),
             mode: create.mode,
             umask: create.umask & 0o777,
             flags: OpenFlags::from_bits_retain(create.flags),
+            security_contexts,
         }))
     }
 
@@ -328,12 +344,20 @@ impl<'a> Decoder<'a> {
 
     fn flush(&mut self) -> Result<Operation<'a>> {
         let flush: FlushIn = self.args.take()?;
-        Ok(Operation::Flush(self.open_node(flush.fh)))
+        Ok(Operation::Flush(FlushRequest {
+            open: self.open_node(flush.fh),
+            owner: LockOwner::new(flush.lock_owner),
+        }))
     }
 
-    fn released(&mut self) -> Result<OpenNode> {
+    fn release(&mut self) -> Result<ReleaseRequest> {
         let release: ReleaseIn = self.args.take()?;
-        Ok(self.open_node(release.fh))
+        let flags = ReleaseFlags::from_bits_truncate(release.release_flags);
+        let unlocks = flags.contains(ReleaseFlags::FLOCK_UNLOCK);
+        Ok(ReleaseRequest {
+            open: self.open_node(release.fh),
+            flock_owner: unlocks.then(|| LockOwner::new(release.lock_owner)),
+        })
     }
 
     fn synced(&mut self) -> Result<(OpenNode, SyncScope)> {
@@ -367,6 +391,7 @@ impl<'a> Decoder<'a> {
             mode: fallocate.mode,
             offset: file_offset(fallocate.offset)?,
             len_bytes: file_offset(fallocate.length)?,
+            caller: self.caller(),
         }))
     }
 
@@ -389,6 +414,7 @@ impl<'a> Decoder<'a> {
             offset_out: file_offset(copy.off_out)?,
             len_bytes: copy.len,
             flags: copy.flags,
+            caller: self.caller(),
         })
     }
 

@@ -1,12 +1,11 @@
 //! What: the extensions at the end of creating requests.
 //!
-//! In: the bytes that `total_extlen` marks off. Out: at most one security context and at most one
+//! In: the bytes that `total_extlen` marks off. Out: a few security contexts and at most one
 //! supplementary group, which is all that Linux sends. Invariants: every record is bounded by the
 //! bytes that are there; unknown types, types that were not negotiated, duplicates and records
 //! cut short are `EINVAL`. Does not: apply anything.
 
-use std::ffi::CStr;
-
+use crate::fs::types::{SecurityContext, SecurityContexts};
 use crate::ids::types::GuestGid;
 use crate::server::body::XATTR_NAME_LEN_MAX;
 use crate::server::cursor::Cursor;
@@ -20,17 +19,10 @@ use crate::wire::pod::Plain;
 /// 64 KiB; labels in use have some dozen bytes. What is left over holds names and headers.
 pub(super) const EXTENSIONS_LEN_MAX: usize = 64 * 1024;
 
-/// A label for an object that is being made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SecurityContext<'a> {
-    pub(super) name: &'a CStr,
-    pub(super) value: &'a [u8],
-}
-
 /// What the extensions of one request say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extensions<'a> {
-    pub(super) security_context: Option<SecurityContext<'a>>,
+    pub(super) security_contexts: SecurityContexts<'a>,
     /// Outer `None`: no record of groups. Inner `None`: an empty list.
     supplementary_gid: Option<Option<GuestGid>>,
 }
@@ -63,7 +55,7 @@ pub(super) fn decode_extensions(bytes: &[u8], enabled: SessionFlags) -> Result<E
                 return Err(Errno::EINVAL);
             }
             context_seen = true;
-            extensions.security_context = decode_contexts(header.type_, payload)?;
+            extensions.security_contexts = decode_contexts(header.type_, payload)?;
         } else if header.type_ == TYPE_GROUPS {
             let seen = extensions.supplementary_gid.is_some();
             if seen || !enabled.contains(SessionFlags::CREATE_SUPP_GROUP) {
@@ -96,31 +88,34 @@ fn skip_padding(cursor: &mut Cursor<'_>, len: usize) -> Result<()> {
     cursor.take_bytes(padding_len).map(drop)
 }
 
-fn decode_contexts(count: u32, mut payload: Cursor<'_>) -> Result<Option<SecurityContext<'_>>> {
-    match count {
-        0 => payload.finish().map(|()| None),
-        1 => {
-            let start_len = payload.rest().len();
-            let header: Secctx = payload.take()?;
-            let name = payload.take_c_str()?;
-            if name.is_empty() || name.count_bytes() > XATTR_NAME_LEN_MAX || header.size == 0 {
-                return Err(Errno::EINVAL);
-            }
-            let size = usize::try_from(header.size).map_err(|_| Errno::EINVAL)?;
-            let value = payload.take_bytes(size)?;
-            // Linux counts the padding of a context into the record; other guests may not.
-            let used_len = start_len
-                .checked_sub(payload.rest().len())
-                .ok_or(Errno::EINVAL)?;
-            if !payload.rest().is_empty() {
-                skip_padding(&mut payload, used_len)?;
-            }
-            payload.finish()?;
-            Ok(Some(SecurityContext { name, value }))
+/// The contexts of one record; `count` is bounded by what [`SecurityContexts`] hold.
+fn decode_contexts(count: u32, mut payload: Cursor<'_>) -> Result<SecurityContexts<'_>> {
+    let mut contexts = SecurityContexts::default();
+    for _ in 0..count {
+        let start_len = payload.rest().len();
+        contexts.add(take_context(&mut payload)?)?;
+        let used_len = start_len
+            .checked_sub(payload.rest().len())
+            .ok_or(Errno::EINVAL)?;
+        // Linux pads the last context as well, and counts that into the record; other guests may
+        // not.
+        if !payload.rest().is_empty() {
+            skip_padding(&mut payload, used_len)?;
         }
-        // An object has one label here. Linux sends one as well.
-        2.. => Err(Errno::EINVAL),
     }
+    payload.finish()?;
+    Ok(contexts)
+}
+
+fn take_context<'a>(payload: &mut Cursor<'a>) -> Result<SecurityContext<'a>> {
+    let header: Secctx = payload.take()?;
+    let name = payload.take_c_str()?;
+    if name.is_empty() || name.count_bytes() > XATTR_NAME_LEN_MAX || header.size == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let size = usize::try_from(header.size).map_err(|_| Errno::EINVAL)?;
+    let value = payload.take_bytes(size)?;
+    Ok(SecurityContext { name, value })
 }
 
 fn decode_groups(mut payload: Cursor<'_>) -> Result<Option<GuestGid>> {
@@ -170,6 +165,30 @@ mod tests {
         record(1, &payload)
     }
 
+    /// One record with a context `security.NAME=v` for each name.
+    fn contexts(names: &[&[u8]]) -> Vec<u8> {
+        let mut payload = Vec::new();
+        for name in names {
+            payload.extend_from_slice(&1_u32.to_ne_bytes());
+            payload.extend_from_slice(&[0; 4]);
+            payload.extend_from_slice(&[b"security.", *name, b"\0v"].concat());
+            payload.resize(payload.len().next_multiple_of(8), 0);
+        }
+        record(u32::try_from(names.len()).expect("small"), &payload)
+    }
+
+    #[test]
+    fn several_contexts_are_understood() {
+        let bytes = contexts(&[b"selinux", b"SMACK64"]);
+        let extensions = decode_extensions(&bytes, BOTH).expect("well-formed");
+        let names: Vec<_> = extensions
+            .security_contexts
+            .iter()
+            .map(|c| c.name)
+            .collect();
+        assert_eq!(names, [c"security.selinux", c"security.SMACK64"]);
+    }
+
     #[test]
     fn one_group_and_one_context_are_understood() {
         let bytes = [context(3, b"security.x\0abc"), groups(&[100])].concat();
@@ -179,7 +198,8 @@ mod tests {
             name: c"security.x",
             value: b"abc",
         };
-        assert_eq!(extensions.security_context, Some(expected));
+        let contexts: Vec<_> = extensions.security_contexts.iter().collect();
+        assert_eq!(contexts, [expected]);
         assert_eq!(decode_extensions(&[], BOTH), Ok(Extensions::default()));
         let no_groups = groups(&[]);
         let empty = decode_extensions(&no_groups, BOTH).expect("well-formed");
@@ -199,7 +219,12 @@ mod tests {
             ("size 7", size_seven),
             ("size beyond the end", groups(&[1])[..8].to_vec()),
             ("unknown type", record(33, &[0; 8])),
-            ("two contexts in one record", record(2, &[0; 32])),
+            ("two contexts that are empty", record(2, &[0; 32])),
+            (
+                "more contexts than modules",
+                contexts(&[b"a", b"b", b"c", b"d", b"e"]),
+            ),
+            ("two contexts of one name", contexts(&[b"a", b"a"])),
             (
                 "two context records",
                 [context(1, b"a\0b"), context(1, b"a\0b")].concat(),

@@ -8,7 +8,7 @@
 use crate::fs::filesystem::{
     CopyRangeRequest, FileSystem, ReadDirRequest, ReadRequest, WriteRequest,
 };
-use crate::fs::types::{Entry, NodeId, Opened};
+use crate::fs::types::{Entry, Lookup, NodeId, Opened};
 use crate::server::body::SYMLINK_TARGET_LEN_MAX;
 use crate::server::encode::Reply;
 use crate::server::operation::Operation;
@@ -20,6 +20,7 @@ use crate::wire::channel::{ReplySink, RequestSource};
 use crate::wire::header::OUT_HEADER_LEN;
 use crate::wire::pod::Plain;
 use crate::wire::request::ForgetOne;
+use crate::wire::response::IoctlOut;
 
 /// What an operation may need besides its arguments.
 pub(super) struct Surroundings<'a> {
@@ -42,6 +43,10 @@ impl Surroundings<'_> {
 
 /// Carries `operation` out. Errors: those of the file system; `EINVAL`, `ERANGE` no room for the
 /// answer; `ENOSYS`.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each operation, and nothing else; in two halves it would not be exhaustive"
+)]
 pub(super) fn dispatch<'fs, F: FileSystem>(
     fs: &'fs F,
     operation: Operation<'_>,
@@ -50,7 +55,9 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
     use Operation as Op;
 
     match operation {
-        Op::Lookup { parent, name } => fs.lookup(parent, name).map(Reply::Entry),
+        Op::Lookup { parent, name } => fs.lookup(parent, name).map(looked_up),
+        Op::LookupSelf { node } => fs.lookup_self(node).map(Reply::Entry),
+        Op::LookupParent { node } => fs.lookup_parent(node).map(Reply::Entry),
         Op::Forget { node, count } => forget(fs, node, count),
         Op::BatchForget { entry_count } => batch_forget(fs, entry_count, around),
         Op::Getattr { node, handle } => fs.getattr(node, handle).map(Reply::Attr),
@@ -81,8 +88,8 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Tmpfile(request) => created(fs.tmpfile(&request)),
         Op::Read(request) => read(fs, request, around),
         Op::Write(request, size_bytes) => write(fs, &request, size_bytes, around),
-        Op::Flush(open) => done(fs.flush(open)),
-        Op::Release(open) => done(fs.release(open)),
+        Op::Flush(request) => done(fs.flush(&request)),
+        Op::Release(request) => done(fs.release(&request)),
         Op::Fsync(open, scope) => done(fs.fsync(open, scope)),
         Op::Lseek {
             open,
@@ -95,7 +102,7 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Opendir { node, flags } => fs.opendir(node, flags).map(Reply::Opened),
         Op::Readdir(request, size) => readdir(fs, &request, size, around),
         Op::Readdirplus(request, size) => readdirplus(fs, &request, size, around),
-        Op::Releasedir(open) => done(fs.releasedir(open)),
+        Op::Releasedir(request) => done(fs.releasedir(&request)),
         Op::Fsyncdir(open, scope) => done(fs.fsyncdir(open, scope)),
         Op::Setxattr(request) => done(fs.setxattr(&request)),
         Op::Getxattr {
@@ -110,8 +117,24 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Access { caller, node, mask } => done(fs.access(&caller, node, mask)),
         Op::Statfs { node } => fs.statfs(node).map(Reply::Totals),
         Op::Syncfs { node } => done(fs.syncfs(node)),
+        Op::Getlk(request) => fs.getlk(&request).map(|held| Reply::Lock(request, held)),
+        Op::Setlk(request) | Op::Setlkw(request) => done(fs.setlk(&request)),
+        Op::Ioctl {
+            request,
+            input,
+            output_len_max,
+        } => ioctl(around, output_len_max, |room| {
+            fs.ioctl(&request, input, room)
+        }),
         Op::Interrupt => Ok(Reply::Silent),
         Op::Unsupported(_) => Err(Errno::ENOSYS),
+    }
+}
+
+fn looked_up(lookup: Lookup<'_>) -> Reply<'_> {
+    match lookup {
+        Lookup::Found(entry) => Reply::Entry(entry),
+        Lookup::Missing { valid } => Reply::NegativeEntry(valid),
     }
 }
 
@@ -247,6 +270,25 @@ fn xattr<'fs>(
     }
     let len = get(around.buffer.room(size_bytes))?;
     buffered(len, size_bytes)
+}
+
+/// An ioctl's data follow its fixed reply. Errors: `EINVAL` the reply has less room than claimed.
+fn ioctl<'fs>(
+    around: &mut Surroundings<'_>,
+    output_len_max: usize,
+    run: impl FnOnce(&mut [u8]) -> Result<usize>,
+) -> Result<Reply<'fs>> {
+    let fixed_len = size_of::<IoctlOut>();
+    let len_max = fixed_len.saturating_add(output_len_max);
+    if len_max > around.payload_room() {
+        return Err(Errno::EINVAL);
+    }
+    let room = around.buffer.room(len_max);
+    let (fixed, output) = room.split_at_mut_checked(fixed_len).ok_or(Errno::EINVAL)?;
+    output.fill(0);
+    let len = run(output)?.min(output_len_max);
+    fixed.copy_from_slice(IoctlOut::zero().as_wire());
+    Ok(Reply::Buffered(fixed_len.saturating_add(len)))
 }
 
 fn buffered<'fs>(len: usize, len_max: usize) -> Result<Reply<'fs>> {

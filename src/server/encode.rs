@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
+use crate::fs::filesystem::LockRequest;
 use crate::fs::types::{
-    Attr, AttrReply, Entry, ExtendedAttr, FsTotals, LookupRef, Opened, Timestamp,
+    Attr, AttrReply, Entry, ExtendedAttr, FsTotals, HeldLock, LockType, LookupRef, Opened,
+    Timestamp,
 };
 use crate::server::scratch::Buffer;
 use crate::sys::errno::Errno;
@@ -16,6 +18,7 @@ use crate::wire::channel::{ChannelError, Outcome, ReplySink};
 use crate::wire::flags::AttrFlags;
 use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
 use crate::wire::pod::Plain;
+use crate::wire::request::{F_RDLCK, F_UNLCK, F_WRLCK, FileLock};
 use crate::wire::response;
 
 /// The result of an operation that succeeded.
@@ -26,6 +29,8 @@ pub(super) enum Reply<'fs> {
     /// Success without a payload.
     Empty,
     Entry(Entry<'fs>),
+    /// The name is missing, and the guest may believe so for this long.
+    NegativeEntry(Duration),
     Attr(AttrReply<Attr>),
     Statx(AttrReply<ExtendedAttr>),
     Opened(Opened<'fs>),
@@ -37,6 +42,8 @@ pub(super) enum Reply<'fs> {
     Copied(u64),
     Offset(u64),
     Totals(FsTotals),
+    /// The lock that was asked about, and what stands in its way.
+    Lock(LockRequest, Option<HeldLock>),
     /// Length of an extended attribute or of their list.
     XattrLength(u32),
     Init(response::InitOut),
@@ -76,6 +83,15 @@ pub(super) fn write_reply(
             let out = response::GetxattrOut { size, padding: 0 };
             write_parts(sink, unique, out.as_wire())
         }
+        Reply::NegativeEntry(valid) => {
+            let out = response::EntryOut {
+                entry_valid: valid.as_secs(),
+                entry_valid_nsec: valid.subsec_nanos(),
+                ..response::EntryOut::zero()
+            };
+            write_parts(sink, unique, out.as_wire())
+        }
+        Reply::Lock(request, held) => write_parts(sink, unique, lk_out(&request, held).as_wire()),
         Reply::Init(out) => write_parts(sink, unique, out.as_wire()),
         Reply::Buffered(len) => write_parts(sink, unique, buffer.filled(len)),
         Reply::InPlace(len) => write_header(sink, unique, len),
@@ -205,6 +221,27 @@ fn open_out(opened: &Opened<'_>) -> response::OpenOut {
         fh: opened.handle.handle().raw(),
         open_flags: opened.flags.bits(),
         padding: 0,
+    }
+}
+
+/// Without a conflict it is the guest's own question with `F_UNLCK`, as fcntl(2) has it.
+fn lk_out(request: &LockRequest, held: Option<HeldLock>) -> response::LkOut {
+    let found = held.unwrap_or(HeldLock {
+        range: request.range,
+        lock_type: LockType::Unlock,
+        pid: 0,
+    });
+    response::LkOut {
+        lk: FileLock {
+            start: found.range.start(),
+            end: found.range.end(),
+            type_: match found.lock_type {
+                LockType::Read => F_RDLCK,
+                LockType::Write => F_WRLCK,
+                LockType::Unlock => F_UNLCK,
+            },
+            pid: found.pid,
+        },
     }
 }
 

@@ -17,6 +17,7 @@ mod body;
 mod cursor;
 mod decode;
 mod decode_ext;
+mod decode_lock;
 mod decode_meta;
 mod dispatch;
 mod encode;

@@ -9,16 +9,16 @@
 use std::ffi::CStr;
 
 use crate::fs::filesystem::{
-    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, NewObject, OpenNode,
-    ReadDirRequest, ReadRequest, RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest,
-    WriteRequest,
+    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FlushRequest, IoctlRequest,
+    LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest,
+    SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
 use crate::fs::types::{Caller, FileName, HandleId, NodeId};
 use crate::wire::flags::OpenFlags;
 use crate::wire::opcode::Opcode;
 use crate::wire::response::{
-    AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, LseekOut, OpenOut, StatfsOut,
-    StatxOut, WriteOut,
+    AttrOut, CopyFileRangeOut, CreateOut, EntryOut, GetxattrOut, IoctlOut, LkOut, LseekOut,
+    OpenOut, StatfsOut, StatxOut, WriteOut,
 };
 
 /// One operation with its arguments, borrowed from the private copy of the request.
@@ -30,6 +30,16 @@ pub enum Operation<'a> {
         parent: NodeId,
         /// What to find there.
         name: FileName<'a>,
+    },
+    /// LOOKUP of `.`, which is the node itself.
+    LookupSelf {
+        /// The node, perhaps forgotten.
+        node: NodeId,
+    },
+    /// LOOKUP of `..`.
+    LookupParent {
+        /// A directory.
+        node: NodeId,
     },
     /// FORGET.
     Forget {
@@ -135,15 +145,15 @@ pub enum Operation<'a> {
     /// CREATE.
     Create(CreateRequest<'a>),
     /// TMPFILE.
-    Tmpfile(TmpfileRequest),
+    Tmpfile(TmpfileRequest<'a>),
     /// READ.
     Read(ReadRequest),
     /// WRITE, and how many of the bytes that follow count; they are all there.
     Write(WriteRequest, u32),
     /// FLUSH.
-    Flush(OpenNode),
+    Flush(FlushRequest),
     /// RELEASE.
-    Release(OpenNode),
+    Release(ReleaseRequest),
     /// FSYNC.
     Fsync(OpenNode, SyncScope),
     /// LSEEK.
@@ -173,7 +183,7 @@ pub enum Operation<'a> {
     /// READDIRPLUS, and the room in bytes that the guest asks to be used, at most 1 MiB.
     Readdirplus(ReadDirRequest, usize),
     /// RELEASEDIR.
-    Releasedir(OpenNode),
+    Releasedir(ReleaseRequest),
     /// FSYNCDIR.
     Fsyncdir(OpenNode, SyncScope),
     /// SETXATTR.
@@ -220,6 +230,21 @@ pub enum Operation<'a> {
         /// Any node of the file system.
         node: NodeId,
     },
+    /// GETLK.
+    Getlk(LockRequest),
+    /// SETLK.
+    Setlk(LockRequest),
+    /// SETLKW.
+    Setlkw(LockRequest),
+    /// IOCTL: with what, and how many bytes may come back.
+    Ioctl {
+        /// On what, and which command.
+        request: IoctlRequest,
+        /// At most 16383 bytes.
+        input: &'a [u8],
+        /// Room for the answer, at most 16383 bytes.
+        output_len_max: usize,
+    },
     /// INTERRUPT: nothing to do, because every request ends by itself.
     Interrupt,
     /// An operation that is not served: `ENOSYS`, which is how guests find out.
@@ -232,6 +257,8 @@ impl Operation<'_> {
     pub(super) const fn fixed_payload_len(&self) -> usize {
         match self {
             Operation::Lookup { .. }
+            | Operation::LookupSelf { .. }
+            | Operation::LookupParent { .. }
             | Operation::Symlink { .. }
             | Operation::Mknod { .. }
             | Operation::Mkdir { .. }
@@ -244,6 +271,8 @@ impl Operation<'_> {
             Operation::CopyFileRange64(_) => size_of::<CopyFileRangeOut>(),
             Operation::Lseek { .. } => size_of::<LseekOut>(),
             Operation::Statfs { .. } => size_of::<StatfsOut>(),
+            Operation::Getlk(_) => size_of::<LkOut>(),
+            Operation::Ioctl { .. } => size_of::<IoctlOut>(),
             Operation::Getxattr { size_bytes: 0, .. }
             | Operation::Listxattr { size_bytes: 0, .. } => size_of::<GetxattrOut>(),
             Operation::Getxattr { .. }
@@ -268,6 +297,8 @@ impl Operation<'_> {
             | Operation::Removexattr { .. }
             | Operation::Access { .. }
             | Operation::Syncfs { .. }
+            | Operation::Setlk(_)
+            | Operation::Setlkw(_)
             | Operation::Interrupt
             | Operation::Unsupported(_) => 0,
         }

@@ -55,16 +55,9 @@ const WANTED_BY_SERVER: SessionFlags = SessionFlags::INIT_EXT
     .union(SessionFlags::BIG_WRITES)
     .union(SessionFlags::SETXATTR_EXT);
 
-/// Promises that this server cannot keep, whoever wants them. Locks and ioctl are answered with
-/// ENOSYS; LOOKUP of `.` and `..` is refused; a security context has no way to the file system;
-/// there is no DAX window, no /dev/fuse, and no queue for notifications; an aborted connection
-/// would cost the mount.
-const NEVER: SessionFlags = SessionFlags::POSIX_LOCKS
-    .union(SessionFlags::FLOCK_LOCKS)
-    .union(SessionFlags::HAS_IOCTL_DIR)
-    .union(SessionFlags::EXPORT_SUPPORT)
-    .union(SessionFlags::SECURITY_CTX)
-    .union(SessionFlags::MAP_ALIGNMENT)
+/// Promises that this server cannot keep, whoever wants them: there is no DAX window, no
+/// /dev/fuse, and no queue for notifications; an aborted connection would cost the mount.
+const NEVER: SessionFlags = SessionFlags::MAP_ALIGNMENT
     .union(SessionFlags::HAS_INODE_DAX)
     .union(SessionFlags::SPLICE_WRITE)
     .union(SessionFlags::SPLICE_MOVE)

@@ -270,6 +270,30 @@ bitflags! {
     }
 }
 
+bitflags! {
+    /// How a lock is asked for (`FUSE_LK_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct LockFlags: u32 {
+        /// A lock of flock(2), not of fcntl(2).
+        const FLOCK = 1 << 0;
+    }
+}
+
+bitflags! {
+    /// How an ioctl is asked for (`FUSE_IOCTL_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct IoctlFlags: u32 {
+        /// The task is of another width than its kernel.
+        const COMPAT = 1 << 0;
+        /// The argument is an address; only character devices may do that.
+        const UNRESTRICTED = 1 << 1;
+        /// A 32-bit ioctl.
+        const IOCTL_32BIT = 1 << 3;
+        /// The file is a directory.
+        const DIR = 1 << 4;
+    }
+}
+
 /// `whence` of LSEEK: the next data at or after the offset (`SEEK_DATA`).
 pub const SEEK_DATA: u32 = 3;
 

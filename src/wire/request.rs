@@ -246,3 +246,41 @@ wire_struct! {
     /// SYNCFS.
     pub struct SyncfsIn { pub padding: u64, }
 }
+
+wire_struct! {
+    "fuse_file_lock", 24;
+    /// A lock: first and last byte, `F_RDLCK`, `F_WRLCK` or `F_UNLCK`, and a process.
+    pub struct FileLock { pub start: u64, pub end: u64, pub type_: u32, pub pid: u32, }
+}
+
+/// `F_RDLCK` of fcntl(2) on Linux.
+pub const F_RDLCK: u32 = 0;
+/// `F_WRLCK` of fcntl(2) on Linux.
+pub const F_WRLCK: u32 = 1;
+/// `F_UNLCK` of fcntl(2) on Linux.
+pub const F_UNLCK: u32 = 2;
+
+wire_struct! {
+    "fuse_lk_in", 48;
+    /// GETLK, SETLK and SETLKW.
+    pub struct LkIn {
+        pub fh: u64,
+        pub owner: u64,
+        pub lk: FileLock,
+        pub lk_flags: u32,
+        pub padding: u32,
+    }
+}
+
+wire_struct! {
+    "fuse_ioctl_in", 32;
+    /// IOCTL, followed by `in_size` bytes of data.
+    pub struct IoctlIn {
+        pub fh: u64,
+        pub flags: u32,
+        pub cmd: u32,
+        pub arg: u64,
+        pub in_size: u32,
+        pub out_size: u32,
+    }
+}

@@ -5,6 +5,7 @@
 //! nothing left over reaches the guest.
 
 use crate::wire::pod::wire_struct;
+use crate::wire::request::FileLock;
 
 wire_struct! {
     "fuse_attr", 88;
@@ -177,4 +178,21 @@ wire_struct! {
     "fuse_copy_file_range_out", 8;
     /// COPY_FILE_RANGE_64.
     pub struct CopyFileRangeOut { pub bytes_copied: u64, }
+}
+
+wire_struct! {
+    "fuse_lk_out", 24;
+    /// GETLK.
+    pub struct LkOut { pub lk: FileLock, }
+}
+
+wire_struct! {
+    "fuse_ioctl_out", 16;
+    /// IOCTL, followed by data.
+    pub struct IoctlOut {
+        pub result: i32,
+        pub flags: u32,
+        pub in_iovs: u32,
+        pub out_iovs: u32,
+    }
 }

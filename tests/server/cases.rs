@@ -8,7 +8,8 @@ use virtiofsd::wire::opcode::Opcode;
 use virtiofsd::wire::pod::Plain;
 use virtiofsd::wire::request::InitIn;
 
-use crate::double::{FakeFs, SliceSink, SliceSource};
+use crate::double::FakeFs;
+use crate::slices::{SliceSink, SliceSource};
 
 /// `unique` of every request.
 pub(crate) const UNIQUE: u64 = 0x0123_4567_89ab_cdef;
@@ -198,6 +199,7 @@ pub(crate) fn every_operation() -> Vec<Case> {
         names(),
         open_files(),
         contents(),
+        locks_and_ioctls(),
         directories(),
         xattrs(),
     ]
@@ -346,8 +348,18 @@ fn contents() -> Vec<Case> {
             "write 42 55 at 4 3 cache true kill true",
             8,
         ),
-        case(Opcode::Flush, a().u64s(&[55, 0, 9]), "flush 42 55", 0),
-        case(Opcode::Release, a().u64s(&[55, 0, 9]), "release 42 55", 0),
+        case(
+            Opcode::Flush,
+            a().u64s(&[55, 0, 9]),
+            "flush 42 55 owner 9",
+            0,
+        ),
+        case(
+            Opcode::Release,
+            a().u64(55).u32s(&[0, 2]).u64(9),
+            "release 42 55 flock Some(9)",
+            0,
+        ),
         case(
             Opcode::Fsync,
             a().u64(55).u32s(&[1, 0]),
@@ -381,6 +393,44 @@ fn contents() -> Vec<Case> {
     ]
 }
 
+fn locks_and_ioctls() -> Vec<Case> {
+    let lock = |start, end, type_, flags| {
+        let fixed = Args::new().u64s(&[55, 9, start, end]);
+        fixed.u32s(&[type_, 77, flags, 0])
+    };
+    vec![
+        case(
+            Opcode::Getlk,
+            lock(1, 2, 0, 0),
+            "getlk 42 55 owner 9 Posix Read 1 2 by 77",
+            24,
+        ),
+        case(
+            Opcode::Setlk,
+            lock(1, u64::MAX, 1, 0),
+            "setlk 42 55 owner 9 Posix Write 1 9223372036854775807 by 77",
+            0,
+        ),
+        case(
+            Opcode::Setlkw,
+            lock(5, 2, 2, 1),
+            "setlk 42 55 owner 9 Flock Unlock 0 9223372036854775807 by 77",
+            0,
+        ),
+        case(
+            Opcode::Ioctl,
+            Args::new()
+                .u64(55)
+                .u32s(&[0x18, 0x8008_6601])
+                .u64(0)
+                .u32s(&[3, 8])
+                .bytes(b"abc"),
+            "ioctl 42 55 0x80086601 32 bit true by Some(1000) Some(1001) None [97, 98, 99] 8",
+            16 + 8,
+        ),
+    ]
+}
+
 fn directories() -> Vec<Case> {
     let a = Args::new;
     let readdir_len = 32 + 32 + 32 + 32 + 40;
@@ -407,7 +457,7 @@ fn directories() -> Vec<Case> {
         case(
             Opcode::Releasedir,
             a().u64s(&[55, 0, 0]),
-            "releasedir 42 55",
+            "releasedir 42 55 flock None",
             0,
         ),
         case(

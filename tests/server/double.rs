@@ -1,12 +1,11 @@
-//! Test doubles: a file system that keeps accounts, and a request and a reply on plain bytes.
+//! Test double: a file system that keeps accounts.
 //!
 //! [`FakeFs`] says of each call what it was, in one line, and counts what it granted and what was
 //! taken back; what is outstanding must be exactly what replies told the guest.
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,18 +13,17 @@ use std::time::Duration;
 
 use virtiofsd::fs::data::{DataSink, DataSource};
 use virtiofsd::fs::filesystem::{
-    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, NewObject,
-    OpenNode, ReadDirRequest, ReadRequest, RenameRequest, SetXattrRequest, SyncScope,
-    TmpfileRequest, WriteRequest,
+    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, FlushRequest,
+    IoctlRequest, LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest,
+    RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
 use virtiofsd::fs::types::{
     Attr, AttrReply, Caller, DirEntry, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName,
-    FsTotals, GrantOwner, HandleId, HandleRef, LookupRef, Negotiated, NodeId, Opened, Packed,
-    SessionWishes, Timestamp,
+    FsTotals, GrantOwner, HandleId, HandleRef, HeldLock, LockOwner, LockRange, LockType, Lookup,
+    LookupRef, Negotiated, NodeId, Opened, Packed, SessionWishes, Timestamp,
 };
 use virtiofsd::ids::types::{GuestGid, GuestUid};
 use virtiofsd::sys::errno::{Errno, Result};
-use virtiofsd::wire::channel::{ChannelError, FileSpan, ReplySink, RequestSource};
 use virtiofsd::wire::flags::{OpenFlags, OpenReplyFlags, SessionFlags};
 use vmm_sys_util::tempfile::TempFile;
 
@@ -35,6 +33,10 @@ pub(crate) const CONTENTS: &[u8] = b"0123456789abcdef";
 pub(crate) const TARGET: &[u8] = b"../over/there";
 /// Value of every extended attribute, and every list of names.
 pub(crate) const XATTR: &[u8] = b"user.x\0";
+/// The only name that is missing.
+pub(crate) const MISSING: &[u8] = b"missing";
+/// What every ioctl answers.
+pub(crate) const IOCTL_OUTPUT: &[u8] = b"ioctl-ed";
 /// Names in every directory; the first two carry no node with READDIRPLUS.
 pub(crate) const NAMES: [&[u8]; 5] = [b".", b"..", b"a", b"eightlen", b"longer-name"];
 /// Attributes of every node.
@@ -57,8 +59,9 @@ pub(crate) const ATTR: Attr = Attr {
     is_submount: true,
 };
 
-/// Everything that a fake file system wants.
-pub(crate) const WANTED: SessionFlags = SessionFlags::all();
+/// Everything that a fake file system wants, but for the one flag that makes names of `.` and `..`.
+pub(crate) const WANTED: SessionFlags =
+    SessionFlags::all().difference(SessionFlags::EXPORT_SUPPORT);
 
 /// A file system that does nothing but keep accounts.
 #[derive(Debug)]
@@ -168,6 +171,22 @@ fn both(open: OpenNode) -> String {
     format!("{} {}", open.node.raw(), open.handle.raw())
 }
 
+fn released(request: &ReleaseRequest) -> String {
+    let owner = request.flock_owner.map(LockOwner::raw);
+    format!("{} flock {owner:?}", both(request.open))
+}
+
+fn lock(request: &LockRequest) -> String {
+    let (node, handle, owner) = (
+        request.node.raw(),
+        request.handle.raw(),
+        request.owner.raw(),
+    );
+    let (kind, lock_type) = (request.kind, request.lock_type);
+    let (start, end, pid) = (request.range.start(), request.range.end(), request.pid);
+    format!("{node} {handle} owner {owner} {kind:?} {lock_type:?} {start} {end} by {pid}")
+}
+
 fn copied(value: &[u8], buf: &mut [u8]) -> Result<usize> {
     if !buf.is_empty() {
         let room = buf.get_mut(..value.len()).ok_or(Errno::ERANGE)?;
@@ -200,8 +219,23 @@ impl FileSystem for FakeFs {
         self.handles.store(0, Ordering::Relaxed);
     }
 
-    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Entry<'_>> {
+    fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Lookup<'_>> {
         self.called(format!("lookup {} {name:?}", parent.raw()))?;
+        if name.as_bytes() == MISSING {
+            return Ok(Lookup::Missing {
+                valid: Duration::new(8, 88),
+            });
+        }
+        Ok(Lookup::Found(self.entry()))
+    }
+
+    fn lookup_self(&self, node: NodeId) -> Result<Entry<'_>> {
+        self.called(format!("lookup_self {}", node.raw()))?;
+        Ok(self.entry())
+    }
+
+    fn lookup_parent(&self, node: NodeId) -> Result<Entry<'_>> {
+        self.called(format!("lookup_parent {}", node.raw()))?;
         Ok(self.entry())
     }
 
@@ -317,7 +351,7 @@ impl FileSystem for FakeFs {
         Ok((entry, self.opened(node)))
     }
 
-    fn tmpfile(&self, request: &TmpfileRequest) -> Result<(Entry<'_>, Opened<'_>)> {
+    fn tmpfile(&self, request: &TmpfileRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)> {
         let (parent, caller) = (request.parent.raw(), who(&request.caller));
         let (mode, umask, bits) = (request.mode, request.umask, request.flags.bits());
         let call = format!("tmpfile {parent} umask {umask:o} {caller} {mode:o} {bits:#o}");
@@ -345,12 +379,13 @@ impl FileSystem for FakeFs {
         source.write_to(self.file.as_fd(), offset.min(4096), 0)
     }
 
-    fn flush(&self, open: OpenNode) -> Result<()> {
-        self.called(format!("flush {}", both(open)))
+    fn flush(&self, request: &FlushRequest) -> Result<()> {
+        let owner = request.owner.raw();
+        self.called(format!("flush {} owner {owner}", both(request.open)))
     }
 
-    fn release(&self, open: OpenNode) -> Result<()> {
-        self.called(format!("release {}", both(open)))
+    fn release(&self, request: &ReleaseRequest) -> Result<()> {
+        self.called(format!("release {}", released(request)))
     }
 
     fn fsync(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -421,8 +456,8 @@ impl FileSystem for FakeFs {
         Ok(())
     }
 
-    fn releasedir(&self, open: OpenNode) -> Result<()> {
-        self.called(format!("releasedir {}", both(open)))
+    fn releasedir(&self, request: &ReleaseRequest) -> Result<()> {
+        self.called(format!("releasedir {}", released(request)))
     }
 
     fn fsyncdir(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -449,107 +484,32 @@ impl FileSystem for FakeFs {
         self.called(format!("removexattr {} {name:?}", node.raw()))
     }
 
+    fn getlk(&self, request: &LockRequest) -> Result<Option<HeldLock>> {
+        self.called(format!("getlk {}", lock(request)))?;
+        // Whoever asks for everything learns that nobody is in the way.
+        let is_free = request.range == LockRange::WHOLE_FILE;
+        Ok((!is_free).then_some(HeldLock {
+            range: LockRange::WHOLE_FILE,
+            lock_type: LockType::Write,
+            pid: 99,
+        }))
+    }
+
+    fn setlk(&self, request: &LockRequest) -> Result<()> {
+        self.called(format!("setlk {}", lock(request)))
+    }
+
+    fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        let (node, handle, command) = (request.node.raw(), request.handle.raw(), request.command);
+        let (width, by) = (request.is_32_bit, who(&request.caller));
+        self.called(format!(
+            "ioctl {node} {handle} {command:#x} 32 bit {width} {by} {input:?} {}",
+            output.len()
+        ))?;
+        copied(IOCTL_OUTPUT, output)
+    }
+
     fn syncfs(&self, node: NodeId) -> Result<()> {
         self.called(format!("syncfs {}", node.raw()))
-    }
-}
-
-/// A request on plain bytes; `reachable` of them can be read, the rest is out of reach.
-#[derive(Debug)]
-pub(crate) struct SliceSource<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) reachable: usize,
-    position: usize,
-}
-
-impl<'a> SliceSource<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        SliceSource {
-            bytes,
-            reachable: bytes.len(),
-            position: 0,
-        }
-    }
-}
-
-impl RequestSource for SliceSource<'_> {
-    fn remaining(&self) -> usize {
-        self.bytes.len() - self.position
-    }
-
-    fn read_exact(&mut self, buf: &mut [u8]) -> std::result::Result<(), ChannelError> {
-        let end = self.position.checked_add(buf.len()).ok_or(ChannelError)?;
-        if end > self.reachable {
-            return Err(ChannelError);
-        }
-        buf.copy_from_slice(self.bytes.get(self.position..end).ok_or(ChannelError)?);
-        self.position = end;
-        Ok(())
-    }
-
-    fn write_to_file(&mut self, file: BorrowedFd<'_>, span: FileSpan) -> io::Result<usize> {
-        let bytes = self.bytes[self.position..]
-            .get(..span.len)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        File::from(file.try_clone_to_owned()?).write_all_at(bytes, span.offset)?;
-        self.position += span.len;
-        Ok(span.len)
-    }
-}
-
-/// Room for a reply, filled with a pattern so that stray writes show.
-#[derive(Debug)]
-pub(crate) struct SliceSink {
-    pub(crate) bytes: Vec<u8>,
-    /// Offset and length of every write.
-    pub(crate) writes: Vec<(usize, usize)>,
-    /// Writes beyond this many fail, as if the memory had gone.
-    pub(crate) write_count_max: usize,
-    /// Writes that end beyond this fail, as if the memory were not there.
-    pub(crate) reachable: usize,
-}
-
-/// What a reply's room holds before anything is written.
-pub(crate) const PATTERN: u8 = 0xee;
-
-impl SliceSink {
-    pub(crate) fn new(capacity: usize) -> Self {
-        SliceSink {
-            bytes: vec![PATTERN; capacity],
-            writes: Vec::new(),
-            write_count_max: usize::MAX,
-            reachable: capacity,
-        }
-    }
-}
-
-impl ReplySink for SliceSink {
-    fn capacity(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn write_at(&mut self, offset: usize, bytes: &[u8]) -> std::result::Result<(), ChannelError> {
-        if self.writes.len() >= self.write_count_max {
-            return Err(ChannelError);
-        }
-        let end = offset.checked_add(bytes.len()).ok_or(ChannelError)?;
-        if end > self.reachable {
-            return Err(ChannelError);
-        }
-        let room = self.bytes.get_mut(offset..end).ok_or(ChannelError)?;
-        room.copy_from_slice(bytes);
-        self.writes.push((offset, bytes.len()));
-        Ok(())
-    }
-
-    fn read_from_file(
-        &mut self,
-        reply_offset: usize,
-        file: BorrowedFd<'_>,
-        span: FileSpan,
-    ) -> io::Result<usize> {
-        let room = self.bytes.get_mut(reply_offset..).unwrap_or_default();
-        let len = span.len.min(room.len());
-        File::from(file.try_clone_to_owned()?).read_at(&mut room[..len], span.offset)
     }
 }

@@ -16,14 +16,14 @@ use crate::cases::{
 };
 use crate::double::{CONTENTS, FakeFs, TARGET, XATTR};
 
-const ROOM: usize = 8192;
+pub(crate) const ROOM: usize = 8192;
 
-fn call_of(server: &Server<FakeFs>, request: &Request) -> String {
+pub(crate) fn call_of(server: &Server<FakeFs>, request: &Request) -> String {
     assert_eq!(error_of(server, request, ROOM), 0);
     server.file_system().take_last_call()
 }
 
-fn payload_of(server: &Server<FakeFs>, request: &Request, room: usize) -> Vec<u8> {
+pub(crate) fn payload_of(server: &Server<FakeFs>, request: &Request, room: usize) -> Vec<u8> {
     let (outcome, sink) = send(server, &request.bytes(), room);
     let header = out_header(&sink);
     assert_eq!((header.error, outcome), (0, Outcome::Replied(header.len)));
@@ -63,9 +63,7 @@ fn every_error_of_the_file_system_reaches_the_guest_as_a_header() {
 
 #[test]
 fn operations_that_are_not_served_are_enosys() {
-    let numbers = [
-        31, 32, 33, 37, 39, 40, 41, 48, 49, 0, 7, 19, 54, 4096, 1_048_576,
-    ];
+    let numbers = [37, 40, 41, 48, 49, 0, 7, 19, 54, 4096, 1_048_576];
     for number in numbers {
         let server = mounted();
         let mut request = Request::new(Opcode::Unknown(number), 1, &[0xff; 200]);

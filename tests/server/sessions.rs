@@ -21,7 +21,8 @@ use virtiofsd::wire::response::InitOut;
 use crate::cases::{
     ALL_BITS, Args, Request, error_of, every_operation, init, mounted, out_header, send,
 };
-use crate::double::{FakeFs, SliceSink, SliceSource};
+use crate::double::FakeFs;
+use crate::slices::{SliceSink, SliceSource};
 
 fn sessions_of(server: &Server<FakeFs>) -> (u64, u64) {
     let fs = server.file_system();
@@ -91,13 +92,13 @@ fn init_reply_is_golden() {
 fn init_acknowledges_only_what_is_offered_wanted_and_possible() {
     let server = wishing(SessionFlags::all(), SessionFlags::empty());
     let out = init_out(&server, &init_with(ALL_BITS, ALL_BITS));
-    // No locks, export, splice, ioctl, abort, DAX; nor the reserved bit.
+    // No splice, abort, DAX; nor the reserved bit.
     assert_eq!(
         out.flags,
-        0b0111_1011_1101_1111_1111_0000_0110_1101 & !(1 << 26)
+        0b0111_1011_1101_1111_1111_1100_0111_1111 & !(1 << 26)
     );
-    // CREATE_SUPP_GROUP, DIRECT_IO_ALLOW_MMAP, NO_EXPORT_SUPPORT, ALLOW_IDMAP.
-    assert_eq!(out.flags2, 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8);
+    // SECURITY_CTX, CREATE_SUPP_GROUP, DIRECT_IO_ALLOW_MMAP, NO_EXPORT_SUPPORT, ALLOW_IDMAP.
+    assert_eq!(out.flags2, 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8);
     let out = init_out(&server, &init_with(0, ALL_BITS));
     assert_eq!(
         (out.flags, out.flags2, out.max_pages),

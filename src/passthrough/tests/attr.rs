@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::time::Duration;
 
 use super::share::{
-    Guest, NO_HANDLE, NO_NODE, NOTHING_LEFT, ROOT, caller, is_root_or_says_why_not,
+    Guest, NO_HANDLE, NO_NODE, NOTHING_LEFT, ROOT, caller, is_root_or_says_why_not, released,
 };
 use crate::fs::filesystem::{AttrChanges, FileSystem, SetTime};
 use crate::fs::types::{NodeId, Timestamp};
@@ -44,7 +44,7 @@ fn getattr_uses_the_handle_and_refuses_wrong_ones() {
     assert_eq!(refused(NO_NODE, None), Errno::EBADF);
     let dir = guest.opendir(ROOT);
     assert!(guest.fs.getattr(ROOT, Some(dir.handle)).is_ok());
-    guest.fs.releasedir(dir).unwrap();
+    guest.fs.releasedir(&released(dir)).unwrap();
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
@@ -145,7 +145,7 @@ fn setattr_of_size_by_handle_and_beyond_limits() {
         .fs
         .setattr(open.node, Some(read_only.handle), &size(0));
     assert_eq!(refused.unwrap_err(), Errno::EINVAL);
-    guest.fs.release(read_only).unwrap();
+    guest.fs.release(&released(read_only)).unwrap();
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }

@@ -8,7 +8,7 @@ use super::share::{
     Guest, NOTHING_LEFT, ROOT, caller, create_request, is_root_or_says_why_not, keep, new_object,
 };
 use crate::fs::filesystem::{CreateRequest, FileSystem, NewObject, TmpfileRequest};
-use crate::fs::types::Caller;
+use crate::fs::types::{Caller, SecurityContexts};
 use crate::ids::types::GuestGid;
 use crate::sys::errno::Errno;
 use crate::wire::flags::{OpenFlags, SessionFlags};
@@ -72,6 +72,7 @@ fn whatever_is_made_belongs_to_the_caller() {
         mode: 0o600,
         umask: 0,
         flags: OpenFlags::RDWR,
+        security_contexts: SecurityContexts::default(),
     };
     match guest.fs.tmpfile(&tmpfile) {
         Err(Errno::EOPNOTSUPP) => println!("skipped: no O_TMPFILE here"),

@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use super::share::{Guest, NO_HANDLE, NOTHING_LEFT, ROOT, Source, write_request};
+use super::share::{
+    Guest, NO_HANDLE, NOTHING_LEFT, ROOT, Source, own_caller, released, write_request,
+};
 use crate::fs::filesystem::{
     CopyRangeRequest, FallocateRequest, FileSystem, OpenNode, WriteRequest,
 };
@@ -66,6 +68,7 @@ fn data_operations_refuse_wrong_handles_and_offsets() {
             mode: 0,
             offset,
             len_bytes: 1,
+            caller: own_caller(),
         };
         assert_eq!(guest.read(target, offset, 1), Err(errno));
         assert_eq!(guest.write(target, offset, b"x"), Err(errno));
@@ -77,9 +80,9 @@ fn data_operations_refuse_wrong_handles_and_offsets() {
     let write_only = guest.open(open.node, 1);
     assert_eq!(guest.read(write_only, 0, 1), Err(Errno::EBADF));
     assert_eq!(fs::metadata(guest.share.join("file")).unwrap().len(), 0);
-    guest.fs.release(read_only).unwrap();
-    guest.fs.release(write_only).unwrap();
-    guest.fs.releasedir(dir).unwrap();
+    guest.fs.release(&released(read_only)).unwrap();
+    guest.fs.release(&released(write_only)).unwrap();
+    guest.fs.releasedir(&released(dir)).unwrap();
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
@@ -143,6 +146,7 @@ fn fallocate_reserves_and_punches() {
         mode,
         offset,
         len_bytes,
+        caller: own_caller(),
     };
     match guest.fs.fallocate(&request(0, 0, 1 << 16)) {
         Err(Errno::EOPNOTSUPP) => println!("skipped: no fallocate on this file system"),
@@ -181,6 +185,7 @@ fn copy_file_range_copies_on_the_host() {
         offset_out: 1,
         len_bytes: 4,
         flags: 0,
+        caller: own_caller(),
     };
     assert_eq!(guest.fs.copy_file_range(&request), Ok(4));
     assert_eq!(fs::read(guest.share.join("to")).unwrap(), b"\x002345");

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use super::share::{Guest, NO_HANDLE, NOTHING_LEFT, Names, NamesPlus, ROOT, Seen, file_name};
+use super::share::{
+    Guest, NO_HANDLE, NOTHING_LEFT, Names, NamesPlus, ROOT, Seen, file_name, released,
+};
 use crate::fs::filesystem::{FileSystem, OpenNode, ReadDirRequest};
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
@@ -59,7 +61,7 @@ fn readdir_gives_every_name_once_whatever_the_room() {
         let seen: BTreeSet<String> = seen.into_iter().map(|entry| entry.name).collect();
         assert_eq!(seen, names, "{room}");
     }
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -75,7 +77,7 @@ fn readdir_goes_on_from_any_cookie() {
     }
     let last = all.last().unwrap().next_offset;
     assert_eq!(readdir(&guest, open, last, 3), Ok(Vec::new()));
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -85,7 +87,7 @@ fn readdir_without_room_loses_nothing() {
     let open = guest.opendir(ROOT);
     assert_eq!(readdir(&guest, open, 0, 0), Ok(Vec::new()));
     assert_eq!(readdir_all(&guest, open, 2).len(), names.len());
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -102,7 +104,7 @@ fn readdir_from_the_start_reads_afresh() {
         .collect();
     let now = [".", "..", "file-0", "file-2", "new"].map(str::to_owned);
     assert_eq!(seen, BTreeSet::from(now));
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -115,7 +117,7 @@ fn readdir_with_a_cookie_beyond_the_signed_ones_is_answered() {
         // The stream is not lost by it.
         assert_eq!(readdir_all(&guest, open, 9).len(), names.len());
     }
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -135,7 +137,7 @@ fn readdir_refuses_wrong_handles() {
     assert_eq!(readdir(&guest, file, 0, 9), Err(Errno::ENOTDIR));
     assert_eq!(readdir(&guest, strange, 0, 9), Err(Errno::EBADF));
     assert_eq!(readdir(&guest, crossed, 0, 9), Err(Errno::EBADF));
-    guest.fs.releasedir(dir).unwrap();
+    guest.fs.releasedir(&released(dir)).unwrap();
     guest.close(file);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
@@ -148,7 +150,7 @@ fn readdir_of_a_removed_directory_is_empty_or_gone() {
     guest.fs.rmdir(ROOT, file_name(c"dir")).unwrap();
     let seen = readdir(&guest, dir, 0, 9);
     assert!(matches!(seen, Err(Errno::ENOENT)) || seen.is_ok_and(|seen| seen.is_empty()));
-    guest.fs.releasedir(dir).unwrap();
+    guest.fs.releasedir(&released(dir)).unwrap();
     guest.forget(dir.node);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
@@ -179,7 +181,7 @@ fn readdirplus_grants_a_lookup_for_each_entry_that_fits() {
         assert_eq!(guest.fs.store.len().0, granted.count());
     }
     assert_eq!(count, names.len());
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -201,7 +203,7 @@ fn readdirplus_passes_vanished_entries_without_attributes() {
     assert_eq!(sink.seen.len(), names.len() - 1);
     assert!(sink.seen.iter().all(|(_, found)| found.is_none()));
     drop(sink);
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
@@ -219,7 +221,7 @@ fn readers_of_one_handle_take_turns() {
             });
         }
     });
-    guest.fs.releasedir(open).unwrap();
+    guest.fs.releasedir(&released(open)).unwrap();
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 

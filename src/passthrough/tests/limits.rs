@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use super::share::{Guest, NOTHING_LEFT, NamesPlus, ROOT, create_request, file_name};
+use super::share::{
+    Guest, NOTHING_LEFT, NamesPlus, ROOT, create_request, file_name, flushed, released,
+};
 use crate::fs::filesystem::{FileSystem, ReadDirRequest, SyncScope};
 use crate::sys::errno::Errno;
 
@@ -60,17 +62,17 @@ fn inside_a_process_with_few_descriptors() {
         .rfind(|(_, found)| found.is_none())
         .unwrap();
     let last = std::ffi::CString::new(last.name.clone()).unwrap();
-    let refused = guest.fs.lookup(ROOT, file_name(&last));
+    let refused = guest.find(ROOT, file_name(&last));
     assert_eq!(refused.unwrap_err(), Errno::EMFILE);
     let refused = guest.fs.create(&create_request(c"new"));
     assert_eq!(refused.unwrap_err(), Errno::EMFILE);
     // What is held already goes on working, and can be given back.
-    guest.fs.flush(open).unwrap();
+    guest.fs.flush(&flushed(open)).unwrap();
     guest.fs.fsync(open, SyncScope::Everything).unwrap();
     assert!(guest.fs.getattr(open.node, Some(open.handle)).is_ok());
     drop(sink);
-    assert!(guest.fs.lookup(ROOT, file_name(&last)).is_ok());
-    guest.fs.releasedir(dir).unwrap();
+    assert!(guest.find(ROOT, file_name(&last)).is_ok());
+    guest.fs.releasedir(&released(dir)).unwrap();
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }

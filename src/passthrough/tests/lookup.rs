@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::share::{Guest, NO_NODE, NOTHING_LEFT, ROOT, file_name, keep};
 use crate::fs::filesystem::{FileSystem, SyncScope};
-use crate::fs::types::NodeId;
+use crate::fs::types::{Lookup, NodeId};
 use crate::sys::errno::Errno;
 
 #[test]
@@ -16,7 +16,7 @@ fn lookup_of_a_file_gives_its_attributes_and_one_count() {
     let guest = Guest::new();
     guest.share.write("file", b"hello");
     let host = fs::metadata(guest.share.join("file")).unwrap();
-    let entry = guest.fs.lookup(ROOT, file_name(c"file")).unwrap();
+    let entry = guest.find(ROOT, file_name(c"file")).unwrap();
     assert_eq!(entry.attr.ino, host.ino());
     assert_eq!(entry.attr.size, 5);
     assert_eq!(entry.attr.mode, host.mode());
@@ -54,7 +54,7 @@ fn lookup_errors_leave_nothing() {
     let guest = Guest::new();
     guest.share.write("file", b"");
     let file = guest.lookup(ROOT, c"file");
-    let lookup = |parent| guest.fs.lookup(parent, file_name(c"x")).unwrap_err();
+    let lookup = |parent| guest.find(parent, file_name(c"x")).unwrap_err();
     assert_eq!(lookup(ROOT), Errno::ENOENT);
     assert_eq!(lookup(file), Errno::ENOTDIR);
     assert_eq!(lookup(NO_NODE), Errno::EBADF);
@@ -70,11 +70,11 @@ fn lookup_of_a_link_gives_the_link_and_never_goes_through_it() {
     symlink("..", guest.share.join("up")).unwrap();
     symlink("nowhere", guest.share.join("dangling")).unwrap();
     for name in [c"etc", c"up", c"dangling"] {
-        let entry = guest.fs.lookup(ROOT, file_name(name)).unwrap();
+        let entry = guest.find(ROOT, file_name(name)).unwrap();
         assert_eq!(entry.attr.mode & 0o170_000, 0o120_000, "{name:?}");
         let link = keep(entry);
         for inside in [c"passwd", c"canary"] {
-            let through = guest.fs.lookup(link, file_name(inside));
+            let through = guest.find(link, file_name(inside));
             assert_eq!(through.unwrap_err(), Errno::ENOTDIR, "{name:?}");
         }
         guest.forget(link);
@@ -95,7 +95,10 @@ fn lookup_of_mount_points_announces_them_only_when_negotiated() {
             flags,
             max_write_bytes: 1 << 20,
         });
-        let entry = fs.lookup(ROOT, file_name(c"proc")).unwrap();
+        let found = fs.lookup(ROOT, file_name(c"proc")).unwrap();
+        let Lookup::Found(entry) = found else {
+            panic!("/proc is missing");
+        };
         let attr = fs.getattr(entry.lookup.node(), None).unwrap().attr;
         (entry.attr.is_submount, attr.is_submount)
     };
@@ -159,11 +162,11 @@ fn directory_swapped_for_a_link_is_never_followed() {
         let until = Instant::now() + Duration::from_millis(300);
         let mut outside = 0;
         while Instant::now() < until {
-            let Ok(dir) = guest.fs.lookup(ROOT, file_name(c"dir")) else {
+            let Ok(dir) = guest.find(ROOT, file_name(c"dir")) else {
                 continue;
             };
             let node = dir.lookup.node();
-            if let Ok(found) = guest.fs.lookup(node, file_name(c"canary")) {
+            if let Ok(found) = guest.find(node, file_name(c"canary")) {
                 outside += usize::from(found.attr.size != 6);
             }
         }
@@ -181,7 +184,7 @@ fn directory_moved_out_of_the_share_leads_no_further() {
     let dir = guest.lookup(ROOT, c"dir");
     let outside = guest.share.path().with_file_name("moved");
     fs::rename(guest.share.join("dir"), &outside).unwrap();
-    let found = guest.fs.lookup(dir, file_name(c"canary"));
+    let found = guest.find(dir, file_name(c"canary"));
     assert_eq!(found.unwrap_err(), Errno::ENOENT);
     fs::remove_dir(outside).unwrap();
     guest.forget(dir);

@@ -6,13 +6,13 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use super::share::{
-    Guest, NO_HANDLE, NO_NODE, NOTHING_LEFT, ROOT, Share, caller, create_request, file_name, keep,
-    new_object, own_caller,
+    Guest, NO_HANDLE, NO_NODE, NOTHING_LEFT, ROOT, Share, caller, create_request, file_name,
+    flushed, keep, new_object, own_caller, released,
 };
 use crate::fs::filesystem::{
     CreateRequest, FileSystem, NewObject, OpenNode, SyncScope, TmpfileRequest,
 };
-use crate::fs::types::NodeId;
+use crate::fs::types::{NodeId, SecurityContexts};
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
 use crate::wire::flags::{OpenFlags, OpenReplyFlags};
@@ -217,13 +217,14 @@ fn create_racing_remove_ends_and_leaves_nothing() {
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
-fn tmpfile_request(flags: u32) -> TmpfileRequest {
+fn tmpfile_request(flags: u32) -> TmpfileRequest<'static> {
     TmpfileRequest {
         caller: own_caller(),
         parent: ROOT,
         mode: 0o100_600,
         umask: 0,
         flags: OpenFlags::from_bits_retain(flags),
+        security_contexts: SecurityContexts::default(),
     }
 }
 
@@ -260,14 +261,14 @@ fn file_that_is_removed_while_open_stays_until_it_is_closed() {
     let open = guest.create(c"file");
     guest.write(open, 0, b"still here").unwrap();
     guest.fs.unlink(ROOT, file_name(c"file")).unwrap();
-    let found = guest.fs.lookup(ROOT, file_name(c"file"));
+    let found = guest.find(ROOT, file_name(c"file"));
     assert_eq!(found.unwrap_err(), Errno::ENOENT);
     assert_eq!(guest.read(open, 6, 99).unwrap(), b"here");
     let again = guest.open(open.node, 2);
     assert_eq!(guest.read(again, 0, 5).unwrap(), b"still");
     let linked = guest.fs.link(open.node, ROOT, file_name(c"back"));
     assert_eq!(linked.unwrap_err(), Errno::ENOENT);
-    guest.fs.release(again).unwrap();
+    guest.fs.release(&released(again)).unwrap();
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
@@ -291,7 +292,7 @@ fn flush_fsync_release_know_their_handles() {
         (crossed, Err(Errno::EBADF)),
         (dir, Err(Errno::EISDIR)),
     ] {
-        assert_eq!(guest.fs.flush(open), expected);
+        assert_eq!(guest.fs.flush(&flushed(open)), expected);
         assert_eq!(guest.fs.fsync(open, SyncScope::Everything), expected);
         assert_eq!(guest.fs.fsync(open, SyncScope::ContentsOnly), expected);
     }
@@ -300,13 +301,13 @@ fn flush_fsync_release_know_their_handles() {
         guest.fs.fsyncdir(open, SyncScope::ContentsOnly),
         Err(Errno::ENOTDIR)
     );
-    assert_eq!(guest.fs.release(dir), Err(Errno::EISDIR));
-    assert_eq!(guest.fs.releasedir(open), Err(Errno::ENOTDIR));
-    assert_eq!(guest.fs.release(crossed), Err(Errno::EBADF));
-    guest.fs.releasedir(dir).unwrap();
-    guest.fs.release(open).unwrap();
-    assert_eq!(guest.fs.release(open), Err(Errno::EBADF));
-    assert_eq!(guest.fs.releasedir(dir), Err(Errno::EBADF));
+    assert_eq!(guest.fs.release(&released(dir)), Err(Errno::EISDIR));
+    assert_eq!(guest.fs.releasedir(&released(open)), Err(Errno::ENOTDIR));
+    assert_eq!(guest.fs.release(&released(crossed)), Err(Errno::EBADF));
+    guest.fs.releasedir(&released(dir)).unwrap();
+    guest.fs.release(&released(open)).unwrap();
+    assert_eq!(guest.fs.release(&released(open)), Err(Errno::EBADF));
+    assert_eq!(guest.fs.releasedir(&released(dir)), Err(Errno::EBADF));
     guest.forget(open.node);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }

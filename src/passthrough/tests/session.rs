@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use super::share::{Guest, NOTHING_LEFT, ROOT, Share, file_name};
+use super::share::{Guest, NOTHING_LEFT, ROOT, Share, file_name, released};
 use crate::fs::filesystem::FileSystem;
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{CachePolicy, Settings};
@@ -53,11 +53,14 @@ fn second_session_starts_afresh_and_reuses_no_number() {
     let guest = Guest::new();
     let open = guest.create(c"file");
     let dir = guest.opendir(ROOT);
-    let before = guest.fs.lookup(ROOT, file_name(c"file")).unwrap();
+    let before = guest.find(ROOT, file_name(c"file")).unwrap();
     guest.mount(SessionFlags::empty());
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
     assert_eq!(guest.read(open, 0, 1).unwrap_err(), Errno::EBADF);
-    assert_eq!(guest.fs.releasedir(dir).unwrap_err(), Errno::EBADF);
+    assert_eq!(
+        guest.fs.releasedir(&released(dir)).unwrap_err(),
+        Errno::EBADF
+    );
     let after = guest.open(guest.lookup(ROOT, c"file"), 0);
     // A grant of the first session that is taken back now must not touch the second.
     drop(before);

@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
-    CreateRequest, FileSystem, NewObject, OpenNode, ReadRequest, WriteRequest,
+    CreateIntent, CreateRequest, FileSystem, FlushRequest, NewObject, OpenNode, ReadRequest,
+    ReleaseRequest, WriteRequest,
 };
 use crate::fs::types::{
-    Caller, DirEntry, DirPlusSink, DirSink, Entry, FileName, HandleId, Negotiated, NodeId, Packed,
+    Caller, DirEntry, DirPlusSink, DirSink, Entry, FileName, HandleId, LockOwner, Lookup,
+    Negotiated, NodeId, Packed, SecurityContexts,
 };
 use crate::ids::types::{GuestGid, GuestUid};
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::credentials::{effective_gid, effective_uid};
-use crate::sys::errno::Result;
+use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::{OpenFlags, SessionFlags};
 
 pub(in crate::passthrough) const ROOT: NodeId = NodeId::ROOT;
@@ -148,7 +150,15 @@ impl Guest {
 
     /// Looks a name up and keeps the lookup.
     pub(super) fn lookup(&self, parent: NodeId, name: &CStr) -> NodeId {
-        keep(self.fs.lookup(parent, file_name(name)).unwrap())
+        keep(self.find(parent, file_name(name)).unwrap())
+    }
+
+    /// Looks a name up; one that is missing is `ENOENT`, whether or not that may be cached.
+    pub(super) fn find(&self, parent: NodeId, name: FileName<'_>) -> Result<Entry<'_>> {
+        match self.fs.lookup(parent, name)? {
+            Lookup::Found(entry) => Ok(entry),
+            Lookup::Missing { .. } => Err(Errno::ENOENT),
+        }
     }
 
     pub(super) fn forget(&self, node: NodeId) {
@@ -201,7 +211,7 @@ impl Guest {
 
     /// Closes a file and forgets its node.
     pub(super) fn close(&self, open: OpenNode) {
-        self.fs.release(open).unwrap();
+        self.fs.release(&released(open)).unwrap();
         self.forget(open.node);
     }
 }
@@ -211,6 +221,22 @@ pub(super) fn keep(entry: Entry<'_>) -> NodeId {
     let node = entry.lookup.node();
     entry.lookup.commit();
     node
+}
+
+/// A RELEASE or RELEASEDIR that gives no lock back.
+pub(super) fn released(open: OpenNode) -> ReleaseRequest {
+    ReleaseRequest {
+        open,
+        flock_owner: None,
+    }
+}
+
+/// A FLUSH of an owner that never locked anything.
+pub(super) fn flushed(open: OpenNode) -> FlushRequest {
+    FlushRequest {
+        open,
+        owner: LockOwner::new(1),
+    }
 }
 
 pub(super) fn file_name(name: &CStr) -> FileName<'_> {
@@ -238,6 +264,7 @@ pub(super) fn new_object(name: &CStr) -> NewObject<'_> {
         parent: ROOT,
         name: file_name(name),
         umask: 0o777,
+        security_contexts: SecurityContexts::default(),
     }
 }
 
@@ -246,6 +273,7 @@ pub(super) fn create_request(name: &CStr) -> CreateRequest<'_> {
         new: new_object(name),
         mode: 0o100_644,
         flags: OpenFlags::RDWR,
+        intent: CreateIntent::CreateOrOpen,
         kill_suid_sgid: false,
     }
 }
