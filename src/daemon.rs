@@ -1,8 +1,8 @@
 //! What: the composition root, the only place that knows all rooms.
 //!
 //! In: [`DaemonConfig`]. Out: a daemon that has served one front end to its end. The order is:
-//! share, socket, descriptor limit, file system, connection, service; whatever can fail for a
-//! reason that the operator can mend fails before the front end is let in.
+//! descriptor limit, share, socket, connection, service; whatever can fail for a reason
+//! that the operator can mend fails before the front end is let in.
 
 use std::error::Error;
 use std::fmt;
@@ -12,9 +12,10 @@ use std::sync::Arc;
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::Settings as ShareSettings;
 use crate::passthrough::setup::SetupError;
+use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
 use crate::server::Server;
-use crate::sys::process::{NOFILE_TARGET, ignore_file_size_signal, raise_nofile, set_umask};
+use crate::sys::process::{ignore_file_size_signal, set_umask};
 use crate::transport::{self, DeviceSettings, Ended, TransportError};
 
 /// What to serve, where and how.
@@ -28,11 +29,18 @@ pub struct DaemonConfig {
     pub share: ShareSettings,
     /// How the device looks.
     pub device: DeviceSettings,
+    /// Refuse every change.
+    pub read_only: bool,
+    /// The limit of open descriptors to set; `None` for as many as the host gives up to
+    /// [`NOFILE_TARGET`](crate::sys::process::NOFILE_TARGET), `Some(0)` to leave it alone.
+    pub rlimit_nofile: Option<u64>,
 }
 
 /// Why the daemon could not start or had to end.
 #[derive(Debug)]
 pub enum DaemonError {
+    /// The limit of open files cannot be what was asked for.
+    Limit(LimitError),
     /// The directory cannot be shared.
     Share(SetupError),
     /// There is no socket, or nobody came through it.
@@ -44,6 +52,7 @@ pub enum DaemonError {
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            DaemonError::Limit(error) => error.fmt(f),
             DaemonError::Share(error) => error.fmt(f),
             DaemonError::Listen(error) => error.fmt(f),
             DaemonError::Transport(error) => error.fmt(f),
@@ -54,6 +63,7 @@ impl fmt::Display for DaemonError {
 impl Error for DaemonError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            DaemonError::Limit(error) => error.source(),
             DaemonError::Share(error) => error.source(),
             DaemonError::Listen(error) => error.source(),
             DaemonError::Transport(error) => error.source(),
@@ -72,17 +82,10 @@ pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
     }
     // The guest's modes are final: its kernel has applied the caller's mask already.
     set_umask(0);
+    limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
     let share =
         PassthroughFs::new(config.share.clone(), &config.shared_dir).map_err(DaemonError::Share)?;
     let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
-    match raise_nofile(NOFILE_TARGET) {
-        Ok(limit) if limit >= NOFILE_TARGET => (),
-        Ok(limit) => log::warn!(
-            "only {limit} files can be open at once; each file that the guest knows takes one. \
-             Raise the hard limit (ulimit -Hn, LimitNOFILE=) towards {NOFILE_TARGET}"
-        ),
-        Err(error) => log::warn!("the limit of open files stays as it is: {error}"),
-    }
     log::info!(
         "sharing {}, waiting for the front end to connect",
         config.shared_dir.display()

@@ -199,19 +199,12 @@ fn bad_command_lines_exit_2_and_name_the_option() {
 #[test]
 fn options_that_are_not_built_are_refused_by_name() {
     let cases: &[&[&str]] = &[
-        &["--readonly"],
         &["--seccomp", "kill"],
-        &["--xattrmap", ":map::user.:"],
-        &["--posix-acl"],
-        &["--posix-acl=auto"],
-        &["--translate-uid=map:0:1:2"],
-        &["--inode-file-handles=never"],
-        &["--rlimit-nofile=10"],
+        &["--socket-group", "root"],
         &["--migration-mode", "find-paths"],
         &["--syslog"],
         &["--modcaps=-mknod"],
-        &["-o", "source=/"],
-        &["-d"],
+        &["--uid-map=:0:0:1:"],
     ];
     for extra in cases {
         let mut arguments = vec!["--shared-dir", "/", "--fd", "3", "--sandbox", "none"];
@@ -231,6 +224,72 @@ fn options_that_are_not_built_are_refused_by_name() {
             "{extra:?}: {text}"
         );
     }
+}
+
+#[test]
+fn options_that_need_an_equals_sign_or_a_known_value_exit_2_without() {
+    for (extra, said) in [
+        (&["--inode-file-handles", "never"][..], "equal sign"),
+        (&["--inode-file-handles=some"], "mandatory"),
+        (&["--posix-acl=maybe"], "always"),
+        (&["--timeout=-1"], "--timeout"),
+        (&["--entry-timeout", "soon"], "soon"),
+        (&["-o", "flock=1"], "-o flock=1"),
+        (&["-o", "cache=never"], "-o cache=never"),
+    ] {
+        let mut arguments = vec!["--shared-dir", "/", "--fd", "3", "--sandbox", "none"];
+        arguments.extend_from_slice(extra);
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{extra:?}");
+        assert!(
+            stderr(&output).contains(said),
+            "{extra:?}: {}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
+fn limits_of_open_files_that_cannot_be_set_exit_1_with_a_remedy() {
+    let temp = TempDir::new("nofile");
+    let output = binary()
+        .args(["--shared-dir", &temp.share(), "--sandbox", "none"])
+        .args(["--socket-path", &temp.path("s")])
+        .args(["--rlimit-nofile", "99999999999"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = last_line(&output);
+    assert!(text.contains("cannot be increased above"), "{text}");
+    assert!(!Path::new(&temp.path("s")).exists());
+}
+
+#[test]
+fn options_of_the_c_daemon_work_and_warn() {
+    let temp = TempDir::new("legacy");
+    let socket = temp.path("s");
+    let mut child = binary()
+        .args(["-o", &format!("source={},cache=always", temp.share())])
+        .args(["-f", "-d", "--inode-file-handles=fallback"])
+        .args(["--socket-path", &socket, "--sandbox", "none"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for(Path::new(&socket));
+    child.kill().unwrap();
+    let text = stderr(&child.wait_with_output().unwrap());
+    for deprecated in [
+        "-o is",
+        "-d is",
+        "-f is",
+        "--inode-file-handles=fallback is",
+    ] {
+        assert!(text.contains(&format!("{deprecated} deprecated")), "{text}");
+    }
+    assert!(text.contains("DEBUG"), "{text}");
+    let nothing = run(&["-o", "xattr", "--fd", "3", "--sandbox", "none"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("-o source="));
 }
 
 #[test]

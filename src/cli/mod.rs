@@ -2,8 +2,10 @@
 //! library by its root only; the library never imports it.
 
 mod capabilities;
+mod legacy;
 mod options;
 mod settings;
+mod share_options;
 
 use clap::Parser;
 

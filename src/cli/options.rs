@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
 
+use super::share_options::{CachingOptions, DescriptorOptions, MetadataOptions, SemanticsOptions};
+
 /// Most threads that `--thread-pool-size` may ask for: far beyond any use, but low enough that
 /// a slip of the finger does not exhaust the host's process ids.
 const POOL_THREADS_MAX: u64 = 1024;
@@ -27,6 +29,33 @@ pub(crate) enum Cache {
     Metadata,
     /// Cache nothing.
     Never,
+}
+
+/// Whether something is asked of the guest that not every guest can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Negotiation {
+    /// Do not use it.
+    Never,
+    /// Use it with guests that can.
+    Auto,
+    /// Refuse to be mounted by guests that cannot.
+    Always,
+}
+
+/// How nodes are reached that the guest holds but does not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InodeFileHandles {
+    /// Keep a descriptor for each file that the guest knows.
+    Never,
+    /// Use file handles where descriptors run out, if the file system and the rights of the
+    /// daemon allow it.
+    Prefer,
+    /// Fail to start where that is not possible, and keep no descriptors of files that are not
+    /// open.
+    Mandatory,
+    /// Deprecated spelling of "prefer".
+    #[value(hide = true)]
+    Fallback,
 }
 
 /// How the daemon is confined.
@@ -60,7 +89,7 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_name = "DIR",
-        required_unless_present = "print_capabilities"
+        required_unless_present_any = ["print_capabilities", "compat"]
     )]
     pub(crate) shared_dir: Option<PathBuf>,
 
@@ -94,43 +123,58 @@ pub(crate) struct Options {
     )]
     pub(crate) thread_pool_size: u64,
 
-    /// Let the guest use extended attributes
+    /// Refuse every change: the guest sees a read-only file system, whatever it was mounted as
     #[arg(long)]
-    pub(crate) xattr: bool,
+    pub(crate) readonly: bool,
 
-    /// How much the guest may cache
-    #[arg(long, value_enum, ignore_case = true, default_value_t = Cache::Auto)]
-    pub(crate) cache: Cache,
+    #[command(flatten, next_help_heading = "Caching")]
+    pub(crate) caching: CachingOptions,
 
-    /// Let the guest cache writes; it then owns sizes and times of files that it writes
-    #[arg(long)]
-    pub(crate) writeback: bool,
+    #[command(flatten, next_help_heading = "Extended attributes and ids")]
+    pub(crate) metadata: MetadataOptions,
 
-    /// Never return attributes along with directory listings
-    #[arg(long)]
-    pub(crate) no_readdirplus: bool,
+    #[command(flatten, next_help_heading = "Semantics")]
+    pub(crate) semantics: SemanticsOptions,
 
-    /// Honour O_DIRECT of the guest: file contents bypass the host's page cache
-    #[arg(long)]
-    pub(crate) allow_direct_io: bool,
-
-    /// Honour O_NOATIME of the guest instead of dropping it
-    #[arg(long)]
-    pub(crate) preserve_noatime: bool,
+    #[command(flatten, next_help_heading = "Descriptors")]
+    pub(crate) descriptors: DescriptorOptions,
 
     /// Confinement of the daemon. Only "none" is available in this version, and it has to be
     /// asked for
-    #[arg(long, value_enum, ignore_case = true, default_value_t = SandboxMode::Namespace)]
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value_t = SandboxMode::Namespace,
+        help_heading = "Process"
+    )]
     pub(crate) sandbox: SandboxMode,
 
     /// Which log lines to print: error, warn, info, debug, trace or off. The environment variable
     /// RUST_LOG, if set, is used instead
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        help_heading = "Process"
+    )]
     pub(crate) log_level: log::LevelFilter,
 
     /// Print a JSON description of this program for launchers, and end
-    #[arg(long)]
+    #[arg(long, help_heading = "Process")]
     pub(crate) print_capabilities: bool,
+
+    /// Options in the form of the C daemon, like "source=/srv,cache=always" (deprecated)
+    #[arg(short = 'o', value_name = "OPTION[,OPTION...]", action = ArgAction::Append, help_heading = "Deprecated")]
+    pub(crate) compat: Vec<String>,
+
+    /// Same as --log-level debug (deprecated)
+    #[arg(short = 'd', help_heading = "Deprecated")]
+    pub(crate) compat_debug: bool,
+
+    /// No effect: the daemon never goes into the background (deprecated)
+    #[arg(short = 'f', help_heading = "Deprecated")]
+    pub(crate) compat_foreground: bool,
 
     #[command(flatten)]
     pub(crate) unbuilt: Unbuilt,
@@ -167,27 +211,11 @@ macro_rules! unbuilt_options {
 
 unbuilt_options!(
     socket_group "--socket-group" (long),
-    posix_acl "--posix-acl" (long),
-    security_label "--security-label" (long),
-    xattrmap "--xattrmap" (long),
-    readonly "--readonly" (long),
     seccomp "--seccomp" (long),
-    announce_submounts "--announce-submounts" (long),
-    no_announce_submounts "--no-announce-submounts" (long),
-    inode_file_handles "--inode-file-handles" (long),
-    allow_mmap "--allow-mmap" (long),
     modcaps "--modcaps" (long),
     syslog "--syslog" (long),
-    rlimit_nofile "--rlimit-nofile" (long),
-    compat_option "-o" (short = 'o'),
-    compat_debug "-d" (short = 'd'),
-    compat_foreground "-f" (short = 'f'),
-    killpriv_v2 "--killpriv-v2" (long),
-    no_killpriv_v2 "--no-killpriv-v2" (long),
     uid_map "--uid-map" (long),
     gid_map "--gid-map" (long),
-    translate_uid "--translate-uid" (long),
-    translate_gid "--translate-gid" (long),
     migration_mode "--migration-mode" (long),
     migration_on_error "--migration-on-error" (long),
     migration_verify_handles "--migration-verify-handles" (long),

@@ -5,9 +5,14 @@
 
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
-use virtiofsd::{CachePolicy, DaemonConfig, DeviceSettings, ShareSettings, SocketSource};
+use virtiofsd::{
+    CachePolicy, DaemonConfig, DeviceSettings, HandlePolicy, IoctlRights,
+    Negotiation as ShareNegotiation, ShareSettings, SocketSource,
+};
 
-use super::options::{Cache, Options, SandboxMode};
+use super::legacy;
+use super::options::{Cache, InodeFileHandles, Negotiation, Options, SandboxMode};
+use super::share_options::MetadataOptions;
 
 /// Request queues that the configuration space announces: as many as the device serves.
 const REQUEST_QUEUES_ANNOUNCED: u32 = 63;
@@ -26,9 +31,11 @@ pub(crate) struct Settings {
 /// Checks what the options mean together.
 ///
 /// # Errors
-/// An option of the existing daemon that is not built yet, or a sandbox mode that is not.
-pub(crate) fn check(options: Options) -> Result<Settings, Error> {
-    if let Some(name) = options.unbuilt.first_given() {
+/// An option of the existing daemon that is not built yet, or a sandbox mode that is not; an
+/// element of `-o` that is not known; options that contradict each other.
+pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
+    legacy::apply(&mut options).map_err(|message| refuse(&message))?;
+    if let Some(name) = options.unbuilt.first_given().or(first_not_built(&options)) {
         return Err(refuse(&format!(
             "option '{name}' is not available in this version of virtiofsd; leave it out"
         )));
@@ -40,10 +47,13 @@ pub(crate) fn check(options: Options) -> Result<Settings, Error> {
              of its user, add '--sandbox none'",
         ));
     }
-    let mut warnings = Vec::new();
-    if options.socket.is_some() {
-        warnings.push("--socket is deprecated, use --socket-path instead");
-    }
+    let warnings = warnings(&options);
+    let share = share(&options);
+    let device = DeviceSettings {
+        tag: options.tag,
+        thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
+        num_request_queues_in_config: REQUEST_QUEUES_ANNOUNCED,
+    };
     let socket = match (options.socket_path.or(options.socket), options.fd) {
         (Some(path), None) => SocketSource::Path(path),
         (None, Some(number)) => SocketSource::Fd(number),
@@ -52,26 +62,9 @@ pub(crate) fn check(options: Options) -> Result<Settings, Error> {
         }
     };
     let Some(shared_dir) = options.shared_dir else {
-        return Err(refuse("give the directory to share with --shared-dir"));
-    };
-    let cache = match options.cache {
-        Cache::Auto => CachePolicy::Auto,
-        Cache::Always => CachePolicy::Always,
-        Cache::Metadata => CachePolicy::Metadata,
-        Cache::Never => CachePolicy::Never,
-    };
-    let share = ShareSettings {
-        writeback: options.writeback,
-        readdirplus: !options.no_readdirplus,
-        xattr: options.xattr,
-        allow_direct_io: options.allow_direct_io,
-        preserve_noatime: options.preserve_noatime,
-        ..ShareSettings::new(cache)
-    };
-    let device = DeviceSettings {
-        tag: options.tag,
-        thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
-        num_request_queues_in_config: REQUEST_QUEUES_ANNOUNCED,
+        return Err(refuse(
+            "give the directory to share with --shared-dir (or '-o source=')",
+        ));
     };
     Ok(Settings {
         daemon: DaemonConfig {
@@ -79,10 +72,139 @@ pub(crate) fn check(options: Options) -> Result<Settings, Error> {
             socket,
             share,
             device,
+            read_only: options.readonly,
+            rlimit_nofile: options.descriptors.rlimit_nofile,
         },
-        log_level: options.log_level,
+        log_level: match options.compat_debug {
+            true => log::LevelFilter::Debug,
+            false => options.log_level,
+        },
         warnings,
     })
+}
+
+/// The first option that was given and is understood, but not built yet.
+fn first_not_built(options: &Options) -> Option<&'static str> {
+    let (metadata, semantics) = (&options.metadata, &options.semantics);
+    [
+        ("--xattrmap", metadata.xattrmap.is_some()),
+        ("--posix-acl", metadata.posix_acl != Negotiation::Never),
+        (
+            "--security-label",
+            metadata.security_label != Negotiation::Never,
+        ),
+        ("--translate-uid", !metadata.translate_uid.is_empty()),
+        ("--translate-gid", !metadata.translate_gid.is_empty()),
+        ("--killpriv-v2", metadata.killpriv_v2),
+        ("--allow-immutable", metadata.allow_immutable),
+        ("--allow-project-id", metadata.allow_project_id),
+        ("--readonly", options.readonly),
+        ("--posix-lock", semantics.posix_lock),
+        ("--flock", semantics.flock),
+        ("--no-open", semantics.no_open),
+        ("--no-opendir", semantics.no_opendir),
+        ("--no-readdir", semantics.no_readdir),
+        (
+            "--negative-timeout",
+            options.caching.negative_timeout.is_some(),
+        ),
+        (
+            "--inode-file-handles=mandatory",
+            options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,
+        ),
+    ]
+    .into_iter()
+    .find_map(|(name, is_given)| is_given.then_some(name))
+}
+
+/// How the directory is served.
+fn share(options: &Options) -> ShareSettings {
+    let (caching, metadata, semantics) = (&options.caching, &options.metadata, &options.semantics);
+    let cache = match caching.cache {
+        Cache::Auto => CachePolicy::Auto,
+        Cache::Always => CachePolicy::Always,
+        Cache::Metadata => CachePolicy::Metadata,
+        Cache::Never => CachePolicy::Never,
+    };
+    let usual = ShareSettings::new(cache);
+    let entry_valid = caching.entry_timeout.or(caching.timeout);
+    let attr_valid = caching.attr_timeout.or(caching.timeout);
+    let has_xattr = has_xattr(metadata);
+    ShareSettings {
+        entry_valid: entry_valid.unwrap_or(usual.entry_valid),
+        attr_valid: attr_valid.unwrap_or(usual.attr_valid),
+        negative_valid: caching.negative_timeout.unwrap_or(usual.negative_valid),
+        writeback: caching.writeback,
+        readdirplus: !caching.no_readdirplus,
+        xattr: has_xattr,
+        posix_acl: negotiation(metadata.posix_acl),
+        security_label: negotiation(metadata.security_label),
+        killpriv_v2: metadata.killpriv_v2 || has_xattr && !metadata.no_killpriv_v2,
+        allow_direct_io: semantics.allow_direct_io,
+        preserve_noatime: semantics.preserve_noatime,
+        announce_submounts: !semantics.no_announce_submounts,
+        allow_mmap: !caching.no_allow_mmap,
+        posix_lock: semantics.posix_lock,
+        flock: semantics.flock,
+        no_open: semantics.no_open,
+        no_opendir: semantics.no_opendir,
+        no_readdir: semantics.no_readdir,
+        ioctl_rights: IoctlRights {
+            immutable: metadata.allow_immutable,
+            project_id: metadata.allow_project_id,
+        },
+        inode_file_handles: match options.descriptors.inode_file_handles {
+            InodeFileHandles::Never => HandlePolicy::Never,
+            InodeFileHandles::Prefer | InodeFileHandles::Fallback => HandlePolicy::Prefer,
+            InodeFileHandles::Mandatory => HandlePolicy::Mandatory,
+        },
+        ..usual
+    }
+}
+
+/// Several options are about extended attributes, and useless without them.
+fn has_xattr(metadata: &MetadataOptions) -> bool {
+    metadata.xattr
+        || metadata.xattrmap.is_some()
+        || metadata.posix_acl != Negotiation::Never
+        || metadata.security_label != Negotiation::Never
+}
+
+const fn negotiation(typed: Negotiation) -> ShareNegotiation {
+    match typed {
+        Negotiation::Never => ShareNegotiation::Never,
+        Negotiation::Auto => ShareNegotiation::Auto,
+        Negotiation::Always => ShareNegotiation::Always,
+    }
+}
+
+fn warnings(options: &Options) -> Vec<&'static str> {
+    let is_fallback = options.descriptors.inode_file_handles == InodeFileHandles::Fallback;
+    [
+        (
+            options.socket.is_some(),
+            "--socket is deprecated, use --socket-path instead",
+        ),
+        (
+            !options.compat.is_empty(),
+            "-o is deprecated, use the options that begin with -- instead",
+        ),
+        (
+            options.compat_debug,
+            "-d is deprecated, use --log-level debug instead",
+        ),
+        (
+            options.compat_foreground,
+            "-f is deprecated and has no effect: the daemon always stays in the foreground",
+        ),
+        (
+            is_fallback,
+            "--inode-file-handles=fallback is deprecated, use --inode-file-handles=prefer instead",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is_given, text)| is_given.then_some(text))
+    .collect()
 }
 
 fn refuse(message: &str) -> Error {

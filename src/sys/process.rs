@@ -13,38 +13,59 @@ use crate::sys::errno::Errno;
 /// and more than Linux gives by default. The kernel's own ceiling is `fs.nr_open`.
 pub const NOFILE_TARGET: u64 = 1_000_000;
 
+/// Most descriptors that the kernel gives any process (`fs.nr_open`).
+pub fn nofile_ceiling() -> u64 {
+    fs::read_to_string("/proc/sys/fs/nr_open")
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .unwrap_or(u64::MAX)
+}
+
 /// Raises the limit of open descriptors (`RLIMIT_NOFILE`) towards `target` and returns what it
 /// is then. Never lowers it: fewer than asked is no error, since the rest works.
 ///
 /// # Errors
 /// As getrlimit(2) and setrlimit(2).
 pub fn raise_nofile(target: u64) -> io::Result<u64> {
-    let ceiling = fs::read_to_string("/proc/sys/fs/nr_open")
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .unwrap_or(u64::MAX);
-    let wanted = target.min(ceiling);
-    let now = nofile()?;
+    let wanted = target.min(nofile_ceiling());
+    let now = nofile_limits()?;
     if now.rlim_cur >= wanted {
         return Ok(now.rlim_cur);
     }
-    let raised = libc::rlimit {
-        rlim_cur: wanted,
-        rlim_max: now.rlim_max.max(wanted),
-    };
-    if set_nofile(&raised).is_ok() {
+    if set_nofile(wanted).is_ok() {
         return Ok(wanted);
     }
     // Raising the hard limit takes CAP_SYS_RESOURCE; up to it anyone may go.
-    let raised = libc::rlimit {
-        rlim_cur: wanted.min(now.rlim_max),
-        rlim_max: now.rlim_max,
-    };
-    set_nofile(&raised)?;
-    Ok(raised.rlim_cur)
+    let within = wanted.min(now.rlim_max);
+    set_nofile(within)?;
+    Ok(within)
 }
 
-fn nofile() -> io::Result<libc::rlimit> {
+/// Sets the limit of open descriptors to exactly `limit`, raising the hard limit if need be.
+///
+/// # Errors
+/// `EPERM` above the hard limit without CAP_SYS_RESOURCE, or above [`nofile_ceiling`].
+pub fn set_nofile(limit: u64) -> io::Result<()> {
+    let now = nofile_limits()?;
+    let wanted = libc::rlimit {
+        rlim_cur: limit,
+        rlim_max: now.rlim_max.max(limit),
+    };
+    // SAFETY: `wanted` is one struct rlimit and is only read.
+    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) };
+    check(done)?;
+    Ok(())
+}
+
+/// The limit of open descriptors.
+///
+/// # Errors
+/// As getrlimit(2); not on Linux.
+pub fn nofile() -> io::Result<u64> {
+    nofile_limits().map(|limits| limits.rlim_cur)
+}
+
+fn nofile_limits() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -53,13 +74,6 @@ fn nofile() -> io::Result<libc::rlimit> {
     let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     check(done)?;
     Ok(limit)
-}
-
-fn set_nofile(limit: &libc::rlimit) -> io::Result<()> {
-    // SAFETY: `limit` is one struct rlimit and is only read.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, limit) };
-    check(done)?;
-    Ok(())
 }
 
 /// Sets the file mode creation mask of the calling thread, and of those that share its
@@ -98,10 +112,10 @@ mod tests {
 
     #[test]
     fn raise_nofile_never_lowers_and_reports_what_it_is() {
-        let before = nofile().unwrap().rlim_cur;
+        let before = nofile().unwrap();
         assert_eq!(raise_nofile(1).unwrap(), before);
         let raised = raise_nofile(before.saturating_add(1)).unwrap();
         assert!(raised >= before);
-        assert_eq!(nofile().unwrap().rlim_cur, raised);
+        assert_eq!(nofile().unwrap(), raised);
     }
 }
