@@ -16,6 +16,10 @@ macro_rules! id_type {
             /// Id 0.
             pub const ROOT: Self = Self(0);
 
+            /// Id 65534, for what has no id that could be named
+            /// (`/proc/sys/kernel/overflowuid`).
+            pub const NOBODY: Self = Self(65534);
+
             /// The id, or `None` for 0xffffffff, which is no id.
             pub const fn new(raw: u32) -> Option<Self> {
                 if raw == u32::MAX {
