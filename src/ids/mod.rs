@@ -3,9 +3,10 @@
 //! ```text
 //! "map:0:1000:5" --syntax--> Rule --translator--> RangeMap, one for each kind and direction
 //!                                     |
-//!                                     +--round_trip--> does every id come back as itself?
+//!                                     +--round_trip--> may ACLs be translated as well? --> acl
 //! ```
 
+pub mod acl;
 pub mod error;
 mod ranges;
 mod round_trip;
