@@ -6,7 +6,8 @@
 //! Invariants: a [`Completion`] pushes its element once: when finished, with the length that the
 //! handler gave; when dropped without that (a panic, a chain that must not be served), with an
 //! EIO reply if the request can be answered and length 0 if not. Requests that have no reply get
-//! none, not even an error.
+//! none, not even an error. A request that was parked is none of its business any more, whatever
+//! the handler says or does afterwards.
 //!
 //! Lock: [`ReturnPath`] has the only lock of the request path. It is held for one element or one
 //! publication, never while a handler runs.
@@ -21,6 +22,7 @@ use crate::wire::pod::Plain;
 
 use super::chain::{Chain, Peek};
 use super::counters::Counters;
+use super::executor::QueueContext;
 use super::guest_io;
 use super::memory::GuestRam;
 use super::notifier::Signal;
@@ -54,13 +56,28 @@ impl ReturnPath {
         }
     }
 
+    /// The connection's counters.
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Counts a request that cannot be answered.
+    pub(super) fn count_dropped(&self) {
+        Counters::count(&self.counters.dropped_requests);
+    }
+
+    /// Where the next element goes.
+    pub(super) fn next_used(&self) -> u16 {
+        self.lock().used.next()
+    }
+
     /// Writes one element, which the driver sees with the next flush.
-    fn push(&self, head: u16, len: u32) {
+    pub(super) fn push(&self, head: u16, len: u32) {
         let pushed = self.lock().used.push(head, len);
         if pushed.is_err() {
             // The window was checked when the ring started, so this does not happen; if it did,
             // the request would be lost, and that must show somewhere.
-            Counters::count(&self.counters.dropped_requests);
+            self.count_dropped();
         }
     }
 
@@ -105,12 +122,14 @@ pub(super) enum Returned {
     WithReply,
     /// Only the driver wants its descriptors back.
     Silent,
+    /// It was parked, and is not returned yet as far as this thread knows.
+    Later,
 }
 
 /// One accepted request on its way back.
 #[derive(Debug)]
 pub(super) struct Completion<'a> {
-    returns: &'a ReturnPath,
+    context: &'a QueueContext,
     ram: &'a GuestRam,
     chain: &'a Chain,
     peek: Option<Peek>,
@@ -120,13 +139,13 @@ pub(super) struct Completion<'a> {
 impl<'a> Completion<'a> {
     /// Takes responsibility for the chain.
     pub(super) fn new(
-        returns: &'a ReturnPath,
+        context: &'a QueueContext,
         ram: &'a GuestRam,
         chain: &'a Chain,
         peek: Option<Peek>,
     ) -> Completion<'a> {
         Completion {
-            returns,
+            context,
             ram,
             chain,
             peek,
@@ -136,17 +155,25 @@ impl<'a> Completion<'a> {
 
     /// Returns the chain as the handler said.
     fn finish(mut self, outcome: Outcome) -> Returned {
-        self.open = false;
         let (len, returned) = match outcome {
             Outcome::Replied(len) => (len, Returned::WithReply),
             Outcome::NoReply => (0, Returned::Silent),
             Outcome::Dropped => {
-                Counters::count(&self.returns.counters.dropped_requests);
+                self.context.returns.count_dropped();
                 (0, Returned::WithReply)
             }
+            // It says so and did not do it: nobody else will answer.
+            Outcome::Parked => return Returned::WithReply,
         };
-        self.returns.push(self.chain.head(), len);
+        self.open = false;
+        self.context.returns.push(self.chain.head(), len);
         returned
+    }
+
+    /// Leaves the chain to whoever holds the late reply.
+    fn hand_over(mut self) -> Returned {
+        self.open = false;
+        Returned::Later
     }
 
     /// Writes an EIO reply and gives its length; 0 when there can be none.
@@ -174,9 +201,9 @@ impl Drop for Completion<'_> {
         let len = self.write_eio();
         let silent = self.peek.is_some_and(|peek| !peek.opcode.has_reply());
         if len == 0 && !silent {
-            Counters::count(&self.returns.counters.dropped_requests);
+            self.context.returns.count_dropped();
         }
-        self.returns.push(self.chain.head(), len);
+        self.context.returns.push(self.chain.head(), len);
     }
 }
 
@@ -186,24 +213,39 @@ pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) ->
         drop(completion);
         return Returned::WithReply;
     }
-    let mut source = RequestReader::new(completion.ram, completion.chain);
-    let mut sink = ReplyWriter::new(completion.ram, completion.chain);
+    let Completion {
+        context,
+        ram,
+        chain,
+        peek,
+        ..
+    } = completion;
+    let mut source = RequestReader::new(ram, chain);
+    let mut sink = ReplyWriter::new(ram, chain, peek, &context.lot);
     // Unwind safe: reader and writer are not used afterwards, and a handler that leaves its own
     // state half-changed by a panic has to poison it itself, as it has to for its other threads.
     let served = catch_unwind(AssertUnwindSafe(|| handler.handle(&mut source, &mut sink)));
+    if served.is_err() {
+        note_panic(context.counters(), peek);
+    }
+    if sink.is_parked() {
+        return completion.hand_over();
+    }
     match served {
         Ok(outcome) => completion.finish(outcome),
         Err(_) => {
-            let counters = &completion.returns.counters;
-            Counters::count(&counters.handler_panics);
-            if counters.level() == log::Level::Warn {
-                log::error!(
-                    "a request with opcode {:?} met a bug in this program and failed with EIO",
-                    completion.peek.map(|peek| peek.opcode)
-                );
-            }
             drop(completion);
             Returned::WithReply
         }
+    }
+}
+
+fn note_panic(counters: &Counters, peek: Option<Peek>) {
+    Counters::count(&counters.handler_panics);
+    if counters.level() == log::Level::Warn {
+        log::error!(
+            "a request with opcode {:?} met a bug in this program and failed with EIO",
+            peek.map(|peek| peek.opcode)
+        );
     }
 }

@@ -137,7 +137,8 @@ impl Drain {
         let Executor::Pool(pool) = &self.executor else {
             return self.serve_inline();
         };
-        self.context.in_flight.enter(usize::from(self.size));
+        let in_flight = &self.context.lot.in_flight;
+        in_flight.enter(usize::from(self.size));
         let mut chain = self.context.take_chain();
         match self.requests.pop(&mut chain, &self.ram) {
             Ok(true) => {
@@ -146,7 +147,7 @@ impl Drain {
             }
             none_or_broken => {
                 self.context.keep_chain(chain);
-                self.context.in_flight.leave();
+                in_flight.leave();
                 none_or_broken.map(|_| ())
             }
         }
@@ -160,11 +161,14 @@ impl Drain {
         if peek.is_none_or(|peek| may_take_long(peek.opcode)) {
             self.flush();
         }
-        let completion = Completion::new(&self.context.returns, &self.ram, &self.chain, peek);
-        let returned = completion::serve(self.context.handler.as_ref(), completion);
-        self.unflushed = self.unflushed.saturating_add(1);
-        if returned == Returned::WithReply {
-            self.unflushed_replies = self.unflushed_replies.saturating_add(1);
+        let completion = Completion::new(&self.context, &self.ram, &self.chain, peek);
+        match completion::serve(self.context.handler.as_ref(), completion) {
+            Returned::WithReply => {
+                self.unflushed = self.unflushed.saturating_add(1);
+                self.unflushed_replies = self.unflushed_replies.saturating_add(1);
+            }
+            Returned::Silent => self.unflushed = self.unflushed.saturating_add(1),
+            Returned::Later => {}
         }
         // The second bound holds for a driver that makes entries available that we have not
         // returned yet.

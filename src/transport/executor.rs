@@ -2,9 +2,10 @@
 //!
 //! In: a chain that was taken from the ring. Out: the handler is called and the chain goes back.
 //! Invariants: a queue never has more requests under way than it has entries, however fast a
-//! hostile driver makes new ones available; every request handed to the pool is counted until
-//! its used element is published, so [`InFlight::wait_for_none`] means that no thread writes to
-//! guest memory for this queue any more. A job that the pool drops unserved answers EIO.
+//! hostile driver makes new ones available, and parked ones count; every request handed to the
+//! pool is counted until its used element is published or it is parked, so
+//! [`InFlight::wait_for_none`] means that no thread serves this queue any more. A job that the
+//! pool drops unserved answers EIO.
 //!
 //! Does not: pop, or decide when a queue stops.
 
@@ -21,6 +22,7 @@ use super::counters::Counters;
 use super::error::TransportError;
 use super::memory::{GuestRam, MemoryCell};
 use super::notifier::Signal;
+use super::parking::Lot;
 
 /// Where requests run.
 #[derive(Clone, Debug)]
@@ -51,9 +53,8 @@ pub(super) struct QueueContext {
     pub(super) index: usize,
     pub(super) handler: Arc<dyn RequestHandler>,
     pub(super) memory: Arc<MemoryCell>,
-    pub(super) returns: ReturnPath,
-    pub(super) counters: Arc<Counters>,
-    pub(super) in_flight: InFlight,
+    pub(super) returns: Arc<ReturnPath>,
+    pub(super) lot: Arc<Lot>,
     pub(super) err: Mutex<Option<Arc<Signal>>>,
     spare: Mutex<Vec<Chain>>,
 }
@@ -72,19 +73,23 @@ impl QueueContext {
         index: usize,
         handler: Arc<dyn RequestHandler>,
         memory: Arc<MemoryCell>,
-        returns: ReturnPath,
-        counters: Arc<Counters>,
+        returns: Arc<ReturnPath>,
+        lot: Arc<Lot>,
     ) -> QueueContext {
         QueueContext {
             index,
             handler,
             memory,
             returns,
-            counters,
-            in_flight: InFlight::default(),
+            lot,
             err: Mutex::new(None),
             spare: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The connection's counters.
+    pub(super) fn counters(&self) -> &Counters {
+        self.returns.counters()
     }
 
     /// A chain to load; its vectors may already have room.
@@ -98,41 +103,67 @@ impl QueueContext {
     }
 }
 
-/// How many requests of a queue are in the pool.
+/// How many requests of a queue are under way: in the pool, and parked. One that is served on
+/// the queue's own thread is not counted; it fits, because parked ones never fill the queue.
 #[derive(Debug, Default)]
 pub(super) struct InFlight {
-    count: Mutex<usize>,
+    counts: Mutex<Counts>,
     fewer: Condvar,
 }
 
+#[derive(Debug, Default)]
+struct Counts {
+    in_pool: usize,
+    parked: usize,
+}
+
 impl InFlight {
-    /// Counts one more; waits while there are `max`. A driver that follows the rules never makes
-    /// us wait for long: it cannot reuse an entry before we have returned it.
+    /// Counts one more in the pool; waits while there are `max`. A driver that follows the rules
+    /// never makes us wait for long: it cannot reuse an entry before we have returned it. Nor
+    /// does one that does not: parked ones alone are always fewer, and the others are served.
     pub(super) fn enter(&self, max: usize) {
-        let mut count = lock(&self.count);
-        while *count >= max {
-            count = self
+        let mut counts = lock(&self.counts);
+        while counts.in_pool.saturating_add(counts.parked) >= max {
+            counts = self
                 .fewer
-                .wait(count)
+                .wait(counts)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        *count = count.saturating_add(1);
+        counts.in_pool = counts.in_pool.saturating_add(1);
     }
 
-    /// Counts one less.
+    /// Counts one less in the pool.
     pub(super) fn leave(&self) {
-        let mut count = lock(&self.count);
-        *count = count.saturating_sub(1);
+        let mut counts = lock(&self.counts);
+        counts.in_pool = counts.in_pool.saturating_sub(1);
         self.fewer.notify_all();
     }
 
-    /// Waits until nothing is under way.
+    /// Counts one more parked; false, and not counted, when there are `max`. One in the pool
+    /// counts twice until it leaves, which only makes the others wait a moment longer.
+    pub(super) fn park(&self, max: usize) -> bool {
+        let mut counts = lock(&self.counts);
+        let fits = counts.parked < max;
+        if fits {
+            counts.parked = counts.parked.saturating_add(1);
+        }
+        fits
+    }
+
+    /// Counts so many less parked.
+    pub(super) fn unpark(&self, count: usize) {
+        let mut counts = lock(&self.counts);
+        counts.parked = counts.parked.saturating_sub(count);
+        self.fewer.notify_all();
+    }
+
+    /// Waits until nothing is in the pool.
     pub(super) fn wait_for_none(&self) {
-        let mut count = lock(&self.count);
-        while *count > 0 {
-            count = self
+        let mut counts = lock(&self.counts);
+        while counts.in_pool > 0 {
+            counts = self
                 .fewer
-                .wait(count)
+                .wait(counts)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -173,7 +204,7 @@ impl PoolJob {
 
     fn run(mut self) {
         self.served = true;
-        let completion = Completion::new(&self.context.returns, &self.ram, &self.chain, self.peek);
+        let completion = Completion::new(&self.context, &self.ram, &self.chain, self.peek);
         completion::serve(self.context.handler.as_ref(), completion);
     }
 }
@@ -182,7 +213,7 @@ impl Drop for PoolJob {
     fn drop(&mut self) {
         if !self.served {
             drop(Completion::new(
-                &self.context.returns,
+                &self.context,
                 &self.ram,
                 &self.chain,
                 self.peek,
@@ -191,6 +222,6 @@ impl Drop for PoolJob {
         self.context.returns.flush();
         self.context.keep_chain(std::mem::take(&mut self.chain));
         // Last: whoever waits for none may answer GET_VRING_BASE at once.
-        self.context.in_flight.leave();
+        self.context.lot.in_flight.leave();
     }
 }

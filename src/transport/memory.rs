@@ -313,6 +313,13 @@ impl GuestRam {
         Some(())
     }
 
+    /// Where the segment starts in guest-physical terms, which outlive this table.
+    pub(super) fn guest_start(&self, segment: &Segment) -> Option<u64> {
+        let region = self.regions.get(segment.region)?;
+        let offset = u64::try_from(segment.offset).ok()?;
+        region.spec.guest_start.checked_add(offset)
+    }
+
     /// `len` bytes of the segment from `skip` on.
     pub(super) fn slice(
         &self,

@@ -14,29 +14,31 @@
 //! priority and never uses the pool.
 //!
 //! Who owns a chain: the driver, until the worker pops it; then one `Completion`
-//! (inside a pool job, if there is a pool) until its used element is written. Nothing else can
-//! give it back, and it cannot be forgotten: dropping it is an answer.
+//! (inside a pool job, if there is a pool) until its used element is written, or until the handler
+//! parks it; then the late reply that the handler got for it. Nothing else can give it back, and
+//! it cannot be forgotten: dropping it is an answer.
 //!
 //! Drained means: the worker has stopped popping, every chain it popped is back in the used
-//! ring, the driver has been signalled, and no thread has an address of guest memory in use. A
-//! queue is drained before the answer to GET_VRING_BASE and SET_VRING_ENABLE 0, before a reset
-//! reaches the handler, and before memory is taken away.
+//! ring or parked, the driver has been signalled, and no thread has an address of guest memory in
+//! use. A queue is drained before the answer to GET_VRING_BASE and SET_VRING_ENABLE 0, before a
+//! reset reaches the handler, and before memory is taken away.
 //!
 //! ```text
 //!              pop                 handler returns, panics, or is never called
 //!   available -----> accepted ------------------------------------------------> used
-//!      |  ^             |
-//!      |  | stopped:    | stopped: still served, and waited for
-//!      |  | stays       v
+//!      |  ^             |  |                                                     ^
+//!      |  | stopped:    |  +--- handler parks ---> parked -- finished, dropped --+
+//!      |  | stays       |                            stopped: kept, not waited for
+//!                       | stopped: still served, and waited for
 //! ```
 //!
 //! Outcomes: a wrong buffer costs its request (EIO, or length 0 where there is no room for
 //! it); a wrong ring costs its queue until it is set up anew; a wrong message costs that message;
 //! broken framing costs the connection. Nothing costs the process.
 //!
-//! Locks: the device (one thread only); a queue's used ring, for one element at a time; a queue's
-//! count of requests under way. None is taken while another is held, except the device's by the
-//! thread that has it already.
+//! Locks: the device (one thread only); a queue's lot of parked requests; a queue's used ring, for
+//! one element at a time; a queue's count of requests under way; the memory table. In this order:
+//! under the device's any may be taken, under a lot's one of the last three, under these none.
 //!
 //! Does not: know FUSE beyond the opcode and the unique number of a request header; listen on or
 //! accept from a socket; migrate.
@@ -53,6 +55,7 @@ mod executor;
 mod guest_io;
 mod memory;
 mod notifier;
+mod parking;
 mod queue;
 mod reply_writer;
 mod request_reader;

@@ -10,6 +10,9 @@
 //!           disconnect, memory taken away: drained first
 //! ```
 //!
+//! What is parked stays so while the queue is stopped and is answered when it is started where it
+//! was stopped; a reset forgets it.
+//!
 //! Invariants: size, addresses and base change only while stopped; next_avail survives stopping
 //! and starting; call and err may change at any time. Does not: know other queues.
 
@@ -27,6 +30,7 @@ use super::drain::Drain;
 use super::executor::{Executor, QueueContext};
 use super::memory::MemoryCell;
 use super::notifier::{Kick, Signal};
+use super::parking::{Exit, Lot, Place};
 use super::ring::{self, Ring, RingAddresses, RingError, RingFeatures};
 use super::worker::Worker;
 
@@ -86,6 +90,7 @@ pub(super) struct Queue {
     err: Option<Arc<Signal>>,
     enabled: bool,
     started: Option<Started>,
+    lot: Arc<Lot>,
 }
 
 #[derive(Debug)]
@@ -107,6 +112,7 @@ impl Queue {
             err: None,
             enabled: false,
             started: None,
+            lot: Arc::new(Lot::default()),
         }
     }
 
@@ -212,6 +218,7 @@ impl Queue {
     /// and QEMU does not repeat them.
     pub(super) fn reset(&mut self) {
         self.stop();
+        self.lot.forget();
         self.size = None;
         self.addresses = None;
         self.next_avail = 0;
@@ -219,17 +226,24 @@ impl Queue {
         self.enabled = false;
     }
 
-    /// Stops the worker and waits until nothing is under way.
+    /// Stops the worker and waits until nothing is under way but what is parked.
     pub(super) fn stop(&mut self) {
         let Some(started) = self.started.take() else {
             return;
         };
         match started.worker.stop() {
-            Some(next_avail) => self.next_avail = next_avail,
-            None => log::error!(
-                "queue {}: its thread died of a bug in this program; requests may be lost",
-                self.index
-            ),
+            Some(next_avail) => {
+                self.next_avail = next_avail;
+                self.lot.pause(next_avail);
+            }
+            None => {
+                // How far it came is not known, and so not what is parked either.
+                self.lot.forget();
+                log::error!(
+                    "queue {}: its thread died of a bug in this program; requests may be lost",
+                    self.index
+                );
+            }
         }
     }
 
@@ -246,14 +260,25 @@ impl Queue {
         let ring = Ring::translate(&ram, size, addresses, surroundings.features)
             .map_err(QueueError::Ring)?;
         let (requests, used) = ring.split(self.next_avail).map_err(QueueError::Broken)?;
+        let place = Place {
+            addresses,
+            size,
+            features: surroundings.features,
+            base: self.next_avail,
+            used: used.next(),
+        };
         let counters = Arc::clone(&surroundings.counters);
-        let returns = ReturnPath::new(used, self.call.clone(), Arc::clone(&counters));
+        let returns = Arc::new(ReturnPath::new(used, self.call.clone(), counters));
+        let exit = Exit {
+            returns: Arc::clone(&returns),
+            memory: Arc::clone(&surroundings.memory),
+        };
         let context = Arc::new(QueueContext::new(
             self.index,
             Arc::clone(&surroundings.handler),
             Arc::clone(&surroundings.memory),
             returns,
-            counters,
+            Arc::clone(&self.lot),
         ));
         // The high-priority queue never waits for a place in the pool.
         let executor = match self.index {
@@ -264,8 +289,12 @@ impl Queue {
         let kick = Arc::clone(kick);
         // Before the worker, which may need it at once.
         *context.err.lock().unwrap_or_else(PoisonError::into_inner) = self.err.clone();
-        let worker =
-            Worker::start(Arc::clone(&context), drain, kick).map_err(QueueError::Thread)?;
+        // Before the worker, too, whose first request may be one to park.
+        self.lot.resume(exit, place);
+        let worker = Worker::start(Arc::clone(&context), drain, kick).map_err(|error| {
+            self.lot.pause(self.next_avail);
+            QueueError::Thread(error)
+        })?;
         log::debug!("queue {} started with {size} entries", self.index);
         self.started = Some(Started { worker, context });
         Ok(())

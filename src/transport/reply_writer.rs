@@ -1,34 +1,54 @@
 //! What: the room for a reply, addressed by offset.
 //!
 //! In: the writable segments of a chain. Out: [`ReplySink`]. Invariant: nothing outside the
-//! segments is written. Does not: remember what was written; the handler's outcome says how long
-//! the reply is.
+//! segments is written, and nothing at all once the request is parked: its memory may be the
+//! guest's again. Does not: remember what was written; the handler's outcome says how long the
+//! reply is.
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
-use crate::wire::channel::{ChannelError, FileSpan, ReplySink};
+use crate::wire::channel::{ChannelError, FileSpan, LateReply, ReplySink};
 
-use super::chain::Chain;
+use super::chain::{Chain, Peek};
 use super::guest_io::{self, Cursor};
-use super::memory::{GuestRam, Segment};
+use super::memory::GuestRam;
+use super::parking::Lot;
 
 /// See the file head.
 #[derive(Debug)]
 pub(super) struct ReplyWriter<'a> {
     ram: &'a GuestRam,
-    segments: &'a [Segment],
+    chain: &'a Chain,
+    peek: Option<Peek>,
+    lot: &'a Arc<Lot>,
+    /// None left once the request is parked.
     capacity: usize,
+    parked: bool,
 }
 
 impl<'a> ReplyWriter<'a> {
-    /// A writer over all of the chain's room.
-    pub(super) fn new(ram: &'a GuestRam, chain: &'a Chain) -> Self {
+    /// A writer over all of the chain's room, which may be parked in `lot`.
+    pub(super) fn new(
+        ram: &'a GuestRam,
+        chain: &'a Chain,
+        peek: Option<Peek>,
+        lot: &'a Arc<Lot>,
+    ) -> Self {
         ReplyWriter {
             ram,
-            segments: chain.writable(),
+            chain,
+            peek,
+            lot,
             capacity: chain.writable_bytes(),
+            parked: false,
         }
+    }
+
+    /// Whether somebody else answers the request now.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked
     }
 }
 
@@ -42,7 +62,7 @@ impl ReplySink for ReplyWriter<'_> {
         if end > self.capacity {
             return Err(ChannelError);
         }
-        if guest_io::copy_in(self.ram, self.segments, offset, bytes) {
+        if guest_io::copy_in(self.ram, self.chain.writable(), offset, bytes) {
             Ok(())
         } else {
             Err(ChannelError)
@@ -60,7 +80,18 @@ impl ReplySink for ReplyWriter<'_> {
             len: span.len.min(room),
             ..span
         };
-        let cursor = Cursor::at(self.segments, reply_offset);
-        guest_io::read_from_file(self.ram, self.segments, cursor, file, span)
+        let segments = self.chain.writable();
+        let cursor = Cursor::at(segments, reply_offset);
+        guest_io::read_from_file(self.ram, segments, cursor, file, span)
+    }
+
+    fn park(&mut self) -> Option<Box<dyn LateReply>> {
+        if self.parked {
+            return None;
+        }
+        let late = self.lot.park(self.ram, self.chain, self.peek)?;
+        self.parked = true;
+        self.capacity = 0;
+        Some(late)
     }
 }

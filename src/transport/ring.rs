@@ -307,6 +307,11 @@ impl UsedRing {
         Ok(())
     }
 
+    /// Where the next element goes.
+    pub(super) fn next(&self) -> u16 {
+        self.next
+    }
+
     /// Elements written and not published.
     pub(super) fn unpublished(&self) -> u16 {
         self.next.wrapping_sub(self.published)

@@ -3,6 +3,7 @@
 mod bench;
 mod interop;
 mod life;
+mod parking;
 mod stress;
 
 use std::time::Duration;

@@ -13,8 +13,9 @@
 //!              +---------------+
 //! ```
 //!
-//! Invariants: the thread ends only with nothing of its queue under way, so after
-//! [`Worker::stop`] nobody writes to guest memory for this queue. A descriptor that is always
+//! Invariants: the thread ends only when no request of its queue is being served, so after
+//! [`Worker::stop`] nobody writes to guest memory for this queue, except for what is parked; see
+//! parking.rs. A descriptor that is always
 //! ready does not keep it busy. Does not: decide when a queue starts, see queue.rs.
 
 use std::fs::File;
@@ -101,7 +102,7 @@ struct Body {
 impl Body {
     fn run(mut self) -> u16 {
         let served = self.serve_until_stopped();
-        self.context.in_flight.wait_for_none();
+        self.context.lot.in_flight.wait_for_none();
         match served {
             Ok(()) => self.drain.leave_ring(),
             Err(broken) => self.report(broken),
@@ -140,7 +141,7 @@ impl Body {
             Kicked::Never => {
                 self.kick = None;
                 log::log!(
-                    self.context.counters.level(),
+                    self.context.counters().level(),
                     "queue {}: its kick descriptor was closed, no more requests will be seen",
                     self.context.index
                 );
@@ -168,7 +169,7 @@ impl Body {
     }
 
     fn report(&self, broken: BrokenRing) {
-        let counters = &self.context.counters;
+        let counters = self.context.counters();
         Counters::count(&counters.broken_queues);
         log::log!(
             counters.level(),

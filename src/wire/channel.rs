@@ -7,7 +7,8 @@
 //!
 //! Invariants: the bytes behind a source or a sink belong to the guest and may change at any
 //! time; whoever reads one copies it once and believes only the copy. Neither side ever hands
-//! out a Rust reference to them.
+//! out a Rust reference to them. A request is answered once: at once, by what the handler returns,
+//! or later, by a [`LateReply`] that it took from the sink.
 
 use std::fmt;
 use std::io;
@@ -84,6 +85,32 @@ pub trait ReplySink {
         file: BorrowedFd<'_>,
         span: FileSpan,
     ) -> io::Result<usize>;
+
+    /// Sets the request aside, to be answered later and from any thread; the handler then returns
+    /// [`Outcome::Parked`], and its worker is free for the next request.
+    ///
+    /// From here on source and sink are dead: the answer may be out, and their memory the guest's
+    /// again, before the handler has returned. Whatever the handler returns or however it ends,
+    /// the [`LateReply`] is the only answer.
+    ///
+    /// `None` when this sink cannot do it: the request has no reply, no room for one, or too many
+    /// of its queue are set aside already. The handler then answers at once.
+    fn park(&mut self) -> Option<Box<dyn LateReply>>;
+}
+
+/// The most bytes of a reply that comes late: a header and a small payload.
+pub const LATE_REPLY_LEN_MAX: usize = 64;
+
+/// The right, and the duty, to answer one request that was set aside.
+///
+/// Dropping it answers EIO. When the guest has lost interest in the meantime (its device was
+/// reset, or the front end has gone) both are without effect. While the queue is stopped the
+/// answer is kept, and goes out when the queue goes on.
+pub trait LateReply: Send + fmt::Debug {
+    /// Answers with `reply`: a header and its payload, [`LATE_REPLY_LEN_MAX`] bytes at most. A
+    /// reply that is shorter than a header, or longer than that or than the room that the guest
+    /// gave, is a mistake of the caller, and answers EIO. Never blocks on the guest.
+    fn finish(self: Box<Self>, reply: &[u8]);
 }
 
 /// How a request ended, for the used ring.
@@ -97,6 +124,9 @@ pub enum Outcome {
     /// The request could not be answered at all (no readable header, or no room for a reply
     /// header): `used.len` is 0 and the transport counts it.
     Dropped,
+    /// The request was set aside by [`ReplySink::park`]. Said without having done so, it is
+    /// answered EIO.
+    Parked,
 }
 
 /// Understands requests.
@@ -106,6 +136,7 @@ pub trait RequestHandler: Send + Sync + 'static {
     fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome;
 
     /// The device was reset or the front end has gone: forget the session and free what the
-    /// guest held. Called when no request is under way.
+    /// guest held, [`LateReply`]s too. Called when no request is under way, and none that was set
+    /// aside can be answered any more.
     fn reset(&self);
 }

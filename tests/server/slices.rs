@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
-use virtiofsd::wire::channel::{ChannelError, FileSpan, ReplySink, RequestSource};
+use virtiofsd::wire::channel::{ChannelError, FileSpan, LateReply, ReplySink, RequestSource};
 
 /// A request on plain bytes; `reachable` of them can be read, the rest is out of reach.
 #[derive(Debug)]
@@ -104,5 +104,9 @@ impl ReplySink for SliceSink {
         let room = self.bytes.get_mut(reply_offset..).unwrap_or_default();
         let len = span.len.min(room.len());
         File::from(file.try_clone_to_owned()?).read_at(&mut room[..len], span.offset)
+    }
+
+    fn park(&mut self) -> Option<Box<dyn LateReply>> {
+        None
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::super::chain::{Chain, DescriptorTable};
 use super::super::reply_writer::ReplyWriter;
@@ -130,7 +131,8 @@ fn read_from_file_fills_the_pieces_and_stops_at_the_end_of_the_file() {
     ];
     for (reply_offset, offset, len, expected) in cases {
         let (memory, ram, chain) = pieces(WRITE);
-        let mut writer = ReplyWriter::new(&ram, &chain);
+        let lot = Arc::default();
+        let mut writer = ReplyWriter::new(&ram, &chain, None, &lot);
         let got = writer.read_from_file(reply_offset, file.as_fd(), span(offset, len));
         assert_eq!(got.expect("readable"), expected);
         let mut seen = Vec::new();
@@ -150,7 +152,8 @@ fn read_from_file_fills_the_pieces_and_stops_at_the_end_of_the_file() {
 #[test]
 fn write_at_beyond_the_room_is_refused() {
     let (_memory, ram, chain) = pieces(WRITE);
-    let mut writer = ReplyWriter::new(&ram, &chain);
+    let lot = Arc::default();
+    let mut writer = ReplyWriter::new(&ram, &chain, None, &lot);
     assert_eq!(writer.capacity(), BYTES);
     assert!(writer.write_at(BYTES - 4, b"abcd").is_ok());
     assert!(writer.write_at(BYTES - 3, b"abcd").is_err());

@@ -19,7 +19,7 @@ use crate::transport::device::Device;
 use crate::transport::memory::RegionSpec;
 use crate::transport::ring::RingFeatures;
 use crate::transport::test_guest::{Driver, TestMemory};
-use crate::wire::channel::{Outcome, ReplySink, RequestHandler, RequestSource};
+use crate::wire::channel::{LateReply, Outcome, ReplySink, RequestHandler, RequestSource};
 
 pub(super) const FORGET: u32 = 2;
 pub(super) const ECHO: u32 = 1000;
@@ -27,6 +27,14 @@ pub(super) const PANIC: u32 = 1001;
 pub(super) const DROP: u32 = 1002;
 /// Waits until the gate is open.
 pub(super) const BLOCK: u32 = 1003;
+/// Parks and keeps the late reply; EAGAIN if it cannot.
+pub(super) const PARK: u32 = 1004;
+/// The same, and then answers all the same.
+pub(super) const PARK_AND_REPLY: u32 = 1005;
+/// The same, and then panics.
+pub(super) const PARK_AND_PANIC: u32 = 1006;
+/// Says that it has parked, and has not.
+pub(super) const PARK_NOT: u32 = 1007;
 
 const SIZE: u16 = 128;
 /// What a queue takes of the guest's memory.
@@ -40,6 +48,7 @@ pub(super) struct TestHandler {
     pub(super) resets: AtomicU32,
     gate: Mutex<bool>,
     opened: Condvar,
+    late: Mutex<Vec<(u64, Box<dyn LateReply>)>>,
 }
 
 impl TestHandler {
@@ -54,6 +63,23 @@ impl TestHandler {
     pub(super) fn open_gate(&self) {
         *self.gate.lock().expect("not poisoned") = true;
         self.opened.notify_all();
+    }
+
+    /// The late replies that are kept, with their unique numbers.
+    pub(super) fn take_late(&self) -> Vec<(u64, Box<dyn LateReply>)> {
+        std::mem::take(&mut self.late.lock().expect("not poisoned"))
+    }
+
+    pub(super) fn late_count(&self) -> usize {
+        self.late.lock().expect("not poisoned").len()
+    }
+
+    fn park(&self, unique: u64, sink: &mut dyn ReplySink) -> Option<Outcome> {
+        let late = sink.park()?;
+        assert!(sink.park().is_none(), "once is enough");
+        assert!(sink.write_at(0, &[0; 16]).is_err(), "the sink is dead");
+        self.late.lock().expect("not poisoned").push((unique, late));
+        Some(Outcome::Parked)
     }
 
     fn wait_at_gate(&self) {
@@ -76,17 +102,23 @@ impl RequestHandler for TestHandler {
                     PANIC => panic!("as the test asked"),
                     FORGET => Outcome::NoReply,
                     DROP => Outcome::Dropped,
+                    PARK_NOT => Outcome::Parked,
+                    PARK | PARK_AND_REPLY | PARK_AND_PANIC => {
+                        let unique = u64::from_le_bytes(header[8..16].try_into().expect("eight"));
+                        let parked = self.park(unique, sink);
+                        match (opcode, parked) {
+                            (PARK_AND_PANIC, _) => panic!("as the test asked"),
+                            (PARK, Some(parked)) => parked,
+                            (PARK, None) => answer(sink, error_reply(unique, libc::EAGAIN)),
+                            _ => Outcome::Replied(16),
+                        }
+                    }
                     _ => {
                         if opcode == BLOCK {
                             self.wait_at_gate();
                         }
-                        let mut reply = [0; 16];
-                        reply[0] = 16;
-                        reply[8..].copy_from_slice(&header[8..16]);
-                        match sink.write_at(0, &reply) {
-                            Ok(()) => Outcome::Replied(16),
-                            Err(_) => Outcome::Dropped,
-                        }
+                        let unique = u64::from_le_bytes(header[8..16].try_into().expect("eight"));
+                        answer(sink, error_reply(unique, 0))
                     }
                 }
             }
@@ -98,6 +130,23 @@ impl RequestHandler for TestHandler {
 
     fn reset(&self) {
         self.resets.fetch_add(1, Ordering::SeqCst);
+        self.take_late();
+    }
+}
+
+/// A reply without a payload.
+pub(super) fn error_reply(unique: u64, error_number: i32) -> [u8; 16] {
+    let mut reply = [0; 16];
+    reply[0] = 16;
+    reply[4..8].copy_from_slice(&(-error_number).to_le_bytes());
+    reply[8..].copy_from_slice(&unique.to_le_bytes());
+    reply
+}
+
+fn answer(sink: &mut dyn ReplySink, reply: [u8; 16]) -> Outcome {
+    match sink.write_at(0, &reply) {
+        Ok(()) => Outcome::Replied(16),
+        Err(_) => Outcome::Dropped,
     }
 }
 
@@ -117,9 +166,14 @@ impl Bench {
     /// This many queues, of which none is started.
     pub(super) fn new(features: RingFeatures, threads: usize, queues: u64) -> Bench {
         let memory = TestMemory::new(&[(0, QUEUE_BYTES * queues)]);
-        let drivers: Vec<_> = (0..queues)
+        let drivers = (0..queues)
             .map(|index| Driver::new(&memory, index * QUEUE_BYTES, SIZE, features, 0))
             .collect();
+        Bench::around(memory, drivers, threads)
+    }
+
+    /// A device for these drivers, which agree on features.
+    pub(super) fn around(memory: TestMemory, drivers: Vec<Driver>, threads: usize) -> Bench {
         let settings = DeviceSettings {
             tag: None,
             thread_pool_size: threads,
@@ -130,7 +184,11 @@ impl Bench {
         let served: Arc<dyn RequestHandler> = handler.clone();
         let mut device =
             Device::new(&settings, served, Arc::clone(&counters)).expect("good settings");
-        let event_idx = if features.event_idx { 1 << 29 } else { 0 };
+        let event_idx = if drivers[0].features.event_idx {
+            1 << 29
+        } else {
+            0
+        };
         device
             .set_features(1 << 32 | 1 << 30 | 1 << 28 | event_idx)
             .expect("offered");
