@@ -9,8 +9,9 @@
 //! Rooms, in the order of the data: [`transport`] moves bytes between the guest's rings and the
 //! seams of [`wire::channel`]; [`server`] turns bytes into operations and results into bytes;
 //! [`fs`] is the contract between it and a file system; [`passthrough`] is the file system that
-//! serves a host directory. [`ids`] says who is who, [`sys`] makes system calls safe,
-//! [`process`] keeps house for the process. doc/architecture.md says who may import whom.
+//! serves a host directory. [`ids`] says who is who, [`xattr_map`] which extended attributes the
+//! guest gets and where they are kept, [`sys`] makes system calls safe, [`process`] keeps house
+//! for the process. doc/architecture.md says who may import whom.
 //!
 //! [`run`] puts them together for one front end.
 
@@ -24,6 +25,7 @@ pub mod server;
 pub mod sys;
 pub mod transport;
 pub mod wire;
+pub mod xattr_map;
 
 pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
 pub use passthrough::settings::{

@@ -15,6 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("wire", &[]),
     ("ids", &[]),
+    ("xattr_map", &[]),
     ("metrics", &[]),
     ("fs", &["wire::flags", "ids::types", "sys::errno"]),
     (
@@ -32,7 +33,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
-    ("passthrough", &["fs", "ids", "sys", "wire::flags"]),
+    (
+        "passthrough",
+        &["fs", "ids", "xattr_map", "sys", "wire::flags"],
+    ),
     ("process", &["sys"]),
 ];
 
@@ -43,7 +47,15 @@ const BINARY_ROOMS: &[&str] = &["cli", "main"];
 const FREE_ROOMS: &[&str] = &["daemon", "lib"];
 
 /// Rooms in which a panic could be caused by a guest or a front end.
-const GUEST_FACING: &[&str] = &["wire", "fs", "server", "transport", "passthrough", "ids"];
+const GUEST_FACING: &[&str] = &[
+    "wire",
+    "fs",
+    "server",
+    "transport",
+    "passthrough",
+    "ids",
+    "xattr_map",
+];
 
 struct SourceFile {
     path: PathBuf,
