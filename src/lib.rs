@@ -34,3 +34,4 @@ pub use passthrough::settings::{
 pub use process::listener::SocketSource;
 pub use process::logging::start as start_logging;
 pub use transport::DeviceSettings;
+pub use xattr_map::XattrMap;

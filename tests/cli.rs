@@ -234,6 +234,9 @@ fn options_that_need_an_equals_sign_or_a_known_value_exit_2_without() {
         (&["--posix-acl=maybe"], "always"),
         (&["--timeout=-1"], "--timeout"),
         (&["--entry-timeout", "soon"], "soon"),
+        (&["--xattrmap", "foo"], "--xattrmap"),
+        (&["--xattrmap", ":ok:client:::"], "catch-all"),
+        (&["-o", "xattrmap=foo"], "-o xattrmap=foo"),
         (&["-o", "flock=1"], "-o flock=1"),
         (&["-o", "cache=never"], "-o cache=never"),
     ] {

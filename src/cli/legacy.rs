@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::options::{Cache, Negotiation, Options, SandboxMode};
-use super::share_options::parse_seconds;
+use super::share_options::{parse_seconds, parse_xattr_map};
 
 /// Applies all `-o` elements to `options`.
 ///
@@ -42,7 +42,11 @@ fn apply_value(options: &mut Options, name: &str, value: &str) -> Result<bool, S
     let bad = |possible| bad_value(name, value, possible);
     match name {
         "source" => options.shared_dir = Some(PathBuf::from(value)),
-        "xattrmap" => options.metadata.xattrmap = Some(value.into()),
+        "xattrmap" => {
+            let map = parse_xattr_map(value.into());
+            options.metadata.xattrmap =
+                Some(map.map_err(|why| format!("invalid value in '-o {name}={value}': {why}"))?);
+        }
         "cache" => {
             options.caching.cache = match value {
                 "none" => Cache::Never,

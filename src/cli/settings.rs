@@ -87,7 +87,6 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
 fn first_not_built(options: &Options) -> Option<&'static str> {
     let (metadata, semantics) = (&options.metadata, &options.semantics);
     [
-        ("--xattrmap", metadata.xattrmap.is_some()),
         ("--posix-acl", metadata.posix_acl != Negotiation::Never),
         (
             "--security-label",
@@ -137,6 +136,7 @@ fn share(options: &Options) -> ShareSettings {
         writeback: caching.writeback,
         readdirplus: !caching.no_readdirplus,
         xattr: has_xattr,
+        xattr_map: metadata.xattrmap.clone(),
         posix_acl: negotiation(metadata.posix_acl),
         security_label: negotiation(metadata.security_label),
         killpriv_v2: metadata.killpriv_v2 || has_xattr && !metadata.no_killpriv_v2,

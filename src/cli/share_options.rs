@@ -4,9 +4,12 @@
 //! its form only.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
+use virtiofsd::XattrMap;
 
 use super::options::{Cache, InodeFileHandles, Negotiation};
 
@@ -60,8 +63,8 @@ pub(crate) struct MetadataOptions {
 
     /// Rules that rename, hide or refuse extended attributes between guest and host, like
     /// ":map::user.virtiofs.:" (implies --xattr)
-    #[arg(long, value_name = "RULES")]
-    pub(crate) xattrmap: Option<OsString>,
+    #[arg(long, value_name = "RULES", value_parser = OsStringValueParser::new().try_map(parse_xattr_map))]
+    pub(crate) xattrmap: Option<XattrMap>,
 
     /// Let the guest use access control lists (implies --xattr)
     #[arg(
@@ -176,6 +179,11 @@ pub(crate) struct DescriptorOptions {
 
 /// Longest time-out in seconds: some thirty years, well within what the protocol can carry.
 const SECONDS_MAX: f64 = 1e9;
+
+/// The rules of `--xattrmap`, which are bytes: names of attributes need not be text.
+pub(super) fn parse_xattr_map(text: OsString) -> Result<XattrMap, String> {
+    XattrMap::parse(text.as_bytes()).map_err(|error| error.to_string())
+}
 
 /// A time-out as it is typed: seconds with fractions.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::xattr_map::XattrMap;
+
 /// For how long a guest with `cache=auto` believes what it was told.
 const AUTO_VALID: Duration = Duration::from_secs(1);
 /// For how long a guest that owns the directory alone believes what it was told: a day.
@@ -76,6 +78,8 @@ pub struct Settings {
     pub readdirplus: bool,
     /// Serve extended attributes.
     pub xattr: bool,
+    /// How attributes are named on the host, and which exist for the guest. Needs `xattr`.
+    pub xattr_map: Option<XattrMap>,
     /// Let the guest use access control lists. Needs `xattr`.
     pub posix_acl: Negotiation,
     /// Label new objects with the guest's security contexts. Needs `xattr`.
@@ -125,6 +129,7 @@ impl Settings {
             writeback: false,
             readdirplus: true,
             xattr: false,
+            xattr_map: None,
             posix_acl: Negotiation::Never,
             security_label: Negotiation::Never,
             killpriv_v2: false,

@@ -1,8 +1,10 @@
 //! What: extended attributes of nodes of any type.
 //!
-//! In: names and values of the guest. Out: those of the host, unchanged. Invariant: with the
-//! setting off every call says `ENOSYS`, after which a guest does not ask again. Does not: map
-//! or hide names.
+//! In: names and values of the guest. Out: those of the host, under the names that the rules of
+//! the operator give them. Invariants: with the setting off every call says `ENOSYS`, after which
+//! a guest does not ask again; what a listing shows is what can be asked for, and its length with
+//! size 0 is that of the list that the guest gets. Does not: give names a meaning, but for the
+//! access control lists, which exist only for guests that agreed on POSIX_ACL.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -13,50 +15,81 @@ use crate::fs::filesystem::SetXattrRequest;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::thread::FsThread;
-use crate::sys::xattr::{self, VALUE_LEN_MAX, XattrFlags};
+use crate::sys::xattr::{self, LIST_LEN_MAX, VALUE_LEN_MAX, XattrFlags};
+use crate::wire::flags::SessionFlags;
+use crate::xattr_map::{NameBuffer, Verdict};
+
+/// The names under which Linux keeps access control lists.
+const ACL_NAMES: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// Room for the host's list of names of most files.
+const SHORT_LIST_LEN: usize = 1024;
 
 impl PassthroughFs {
     /// Sets an attribute. `kill_sgid` is of no weight: guests send it only with POSIX_ACL.
     ///
     /// # Errors
-    /// `ENOSYS`, `EBADF`, `E2BIG` for a value over 64 KiB, `EINVAL` for unknown flags, and what
-    /// setxattr(2) says.
+    /// `ENOSYS`, `EBADF`, `EPERM` and `EOPNOTSUPP` by the rules, `E2BIG` for a value over 64 KiB,
+    /// `EINVAL` for unknown flags, and what setxattr(2) says.
     pub(super) fn set_node_xattr(&self, request: &SetXattrRequest<'_>) -> Result<()> {
         self.with_target(request.node, |thread, pinned| {
             if request.value.len() > VALUE_LEN_MAX {
                 return Err(Errno::E2BIG);
             }
             let flags = XattrFlags::from_bits(request.flags).ok_or(Errno::EINVAL)?;
-            xattr::set(thread, pinned.as_fd(), request.name, request.value, flags)
+            let mut room = NameBuffer::new();
+            let name = self.host_xattr_name(request.name, &mut room, Errno::EPERM)?;
+            xattr::set(thread, pinned.as_fd(), name, request.value, flags)
         })
     }
 
     /// Reads an attribute; with an empty `buf`, only its length.
     ///
     /// # Errors
-    /// `ENOSYS`, `EBADF`, `ENODATA`, `ERANGE` when it is longer than `buf`.
+    /// `ENOSYS`, `EBADF`, `ENODATA` also by the rules, `EOPNOTSUPP` by the rules, `ERANGE` when
+    /// it is longer than `buf`.
     pub(super) fn node_xattr(&self, node: NodeId, name: &CStr, buf: &mut [u8]) -> Result<usize> {
         self.with_target(node, |thread, pinned| {
+            let mut room = NameBuffer::new();
+            let name = self.host_xattr_name(name, &mut room, Errno::ENODATA)?;
             xattr::get(thread, pinned.as_fd(), name, buf)
         })
     }
 
-    /// Lists the names; with an empty `buf`, only the length of the list.
+    /// Lists the names that the guest may see; with an empty `buf`, only the length of the list.
     ///
     /// # Errors
     /// `ENOSYS`, `EBADF`, `ERANGE` when it is longer than `buf`.
     pub(super) fn list_node_xattrs(&self, node: NodeId, buf: &mut [u8]) -> Result<usize> {
         self.with_target(node, |thread, pinned| {
-            xattr::list(thread, pinned.as_fd(), buf)
+            if self.settings.xattr_map.is_none() && self.has_acl() {
+                return xattr::list(thread, pinned.as_fd(), buf);
+            }
+            // The host's list may be longer than what the guest may see of it, so it is read in
+            // full even if the guest has less room.
+            let mut short = [0; SHORT_LIST_LEN];
+            let mut long = Vec::new();
+            let host_list = match xattr::list(thread, pinned.as_fd(), &mut short) {
+                Ok(len) => short.get(..len),
+                Err(Errno::ERANGE) => {
+                    long.resize(LIST_LEN_MAX, 0);
+                    let len = xattr::list(thread, pinned.as_fd(), &mut long)?;
+                    long.get(..len)
+                }
+                Err(errno) => return Err(errno),
+            };
+            self.guest_list(host_list.unwrap_or_default(), buf)
         })
     }
 
     /// Removes an attribute.
     ///
     /// # Errors
-    /// `ENOSYS`, `EBADF`, `ENODATA`.
+    /// `ENOSYS`, `EBADF`, `EPERM` and `EOPNOTSUPP` by the rules, `ENODATA`.
     pub(super) fn remove_node_xattr(&self, node: NodeId, name: &CStr) -> Result<()> {
         self.with_target(node, |thread, pinned| {
+            let mut room = NameBuffer::new();
+            let name = self.host_xattr_name(name, &mut room, Errno::EPERM)?;
             xattr::remove(thread, pinned.as_fd(), name)
         })
     }
@@ -72,5 +105,66 @@ impl PassthroughFs {
         let inode = self.store.get(node)?;
         let thread = FsThread::current(&self.proc_fd)?;
         step(&thread, inode.reach()?)
+    }
+
+    /// The host's name of an attribute. `denied` is what the guest gets for a name that the rules
+    /// forbid.
+    ///
+    /// # Errors
+    /// `denied`; `EOPNOTSUPP` by the rules, and for access control lists without POSIX_ACL;
+    /// `ERANGE` for a name that is too long on the host.
+    pub(super) fn host_xattr_name<'a>(
+        &self,
+        guest_name: &'a CStr,
+        room: &'a mut NameBuffer,
+        denied: Errno,
+    ) -> Result<&'a CStr> {
+        if self.is_hidden(guest_name.to_bytes()) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let Some(map) = &self.settings.xattr_map else {
+            return Ok(guest_name);
+        };
+        match map.to_host(guest_name, room) {
+            Verdict::Pass(name) => Ok(name),
+            Verdict::Deny => Err(denied),
+            Verdict::Unsupported => Err(Errno::EOPNOTSUPP),
+            Verdict::TooLong => Err(Errno::ERANGE),
+        }
+    }
+
+    /// Writes what the guest may see of the host's list to `buf`, if that is not empty, and gives
+    /// its length.
+    fn guest_list(&self, host_list: &[u8], buf: &mut [u8]) -> Result<usize> {
+        let names = host_list.split(|byte| *byte == 0);
+        let mut list_len = 0_usize;
+        for host_name in names.filter(|name| !name.is_empty()) {
+            let guest_name = match &self.settings.xattr_map {
+                Some(map) => map.to_guest(host_name),
+                None => Some(host_name),
+            };
+            let Some(name) = guest_name.filter(|name| !self.is_hidden(name)) else {
+                continue;
+            };
+            let end = list_len.saturating_add(name.len());
+            if !buf.is_empty() {
+                buf.get_mut(list_len..end)
+                    .ok_or(Errno::ERANGE)?
+                    .copy_from_slice(name);
+                *buf.get_mut(end).ok_or(Errno::ERANGE)? = 0;
+            }
+            list_len = end.saturating_add(1);
+        }
+        Ok(list_len)
+    }
+
+    /// A guest that does not interpret access control lists would change them as if they were
+    /// plain values, and lose what they say: without POSIX_ACL there are none for it.
+    fn is_hidden(&self, guest_name: &[u8]) -> bool {
+        ACL_NAMES.contains(&guest_name) && !self.has_acl()
+    }
+
+    fn has_acl(&self) -> bool {
+        self.negotiated().contains(SessionFlags::POSIX_ACL)
     }
 }

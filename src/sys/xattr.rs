@@ -19,6 +19,9 @@ use crate::sys::{check, check_len, retry};
 /// Longest value in bytes (`XATTR_SIZE_MAX`); the kernel never returns a longer one.
 pub const VALUE_LEN_MAX: usize = 65536;
 
+/// Longest list of names in bytes (`XATTR_LIST_MAX`); the kernel never returns a longer one.
+pub const LIST_LEN_MAX: usize = 65536;
+
 bitflags! {
     /// Flags of setxattr(2).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR.
 
 use std::ffi::CStr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
 use super::share::{Guest, NO_NODE, NOTHING_LEFT, ROOT, is_root_or_says_why_not};
@@ -8,6 +9,9 @@ use crate::fs::filesystem::{FileSystem, SetXattrRequest};
 use crate::fs::types::NodeId;
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
+use crate::sys::thread::FsThread;
+use crate::wire::flags::SessionFlags;
+use crate::xattr_map::XattrMap;
 
 fn guest_with_xattr() -> Guest {
     Guest::with(Settings {
@@ -114,6 +118,115 @@ fn xattr_of_links_and_fifos_is_their_own() {
             }
         }
         guest.forget(node);
+    }
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+fn guest_with_map(rules: &[u8]) -> Guest {
+    Guest::with(Settings {
+        xattr: true,
+        xattr_map: Some(XattrMap::parse(rules).unwrap()),
+        ..Settings::new(CachePolicy::Auto)
+    })
+}
+
+/// Sets an attribute on the host, or says that the file system has none.
+fn host_has(guest: &Guest, name: &CStr) -> bool {
+    let root = crate::sys::open::directory(guest.share.path()).unwrap();
+    let thread = FsThread::current(&guest.fs.proc_fd).unwrap();
+    let flags = crate::sys::xattr::XattrFlags::empty();
+    let set = crate::sys::xattr::set(&thread, root.as_fd(), name, b"host", flags);
+    if set == Err(Errno::EOPNOTSUPP) {
+        println!("skipped: no user xattrs on the file system of the temporary directory");
+    }
+    set.is_ok()
+}
+
+fn listed(guest: &Guest, room: usize) -> Result<Vec<u8>, Errno> {
+    let mut buf = vec![0xee; room];
+    let len = guest.fs.listxattr(ROOT, &mut buf)?;
+    buf.truncate(len);
+    Ok(buf)
+}
+
+#[test]
+fn xattr_map_renames_both_ways_and_tells_the_length_of_what_is_shown() {
+    let guest = guest_with_map(b":map::user.virtiofs.:");
+    if !host_has(&guest, c"user.of-the-host") {
+        return;
+    }
+    for name in [c"security.x", c"trusted.y", c"user.z"] {
+        assert_eq!(set(&guest, ROOT, name, b"1", 0), Ok(()));
+    }
+    let mut buf = [0; 16];
+    assert_eq!(guest.fs.getxattr(ROOT, c"security.x", &mut buf), Ok(1));
+    let hidden = guest.fs.getxattr(ROOT, c"user.of-the-host", &mut buf);
+    assert_eq!(hidden, Err(Errno::ENODATA));
+    let mut list = listed(&guest, 100).unwrap();
+    list.pop();
+    let mut names: Vec<&[u8]> = list.split(|byte| *byte == 0).collect();
+    names.sort_unstable();
+    assert_eq!(names, [&b"security.x"[..], b"trusted.y", b"user.z"]);
+    let len = list.len() + 1;
+    assert_eq!(guest.fs.listxattr(ROOT, &mut []), Ok(len));
+    // Much less room than the host's list takes, and enough for what is shown.
+    assert_eq!(listed(&guest, len).map(|list| list.len()), Ok(len));
+    assert_eq!(listed(&guest, len - 1), Err(Errno::ERANGE));
+    assert_eq!(guest.fs.removexattr(ROOT, c"trusted.y"), Ok(()));
+    let long = std::ffi::CString::new(vec![b'n'; 250]).unwrap();
+    assert_eq!(set(&guest, ROOT, &long, b"1", 0), Err(Errno::ERANGE));
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn xattr_map_denies_and_does_not_support() {
+    let guest = guest_with_map(
+        b":bad:all:user.secret:user.secret:\
+        :unsupported:all:user.none:user.none::ok:all:::",
+    );
+    if !host_has(&guest, c"user.secret") || !host_has(&guest, c"user.none") {
+        return;
+    }
+    let mut buf = [0; 16];
+    for (name, on_get, on_change) in [
+        (c"user.secret", Errno::ENODATA, Errno::EPERM),
+        (c"user.none", Errno::EOPNOTSUPP, Errno::EOPNOTSUPP),
+    ] {
+        assert_eq!(guest.fs.getxattr(ROOT, name, &mut buf), Err(on_get));
+        assert_eq!(set(&guest, ROOT, name, b"1", 0), Err(on_change));
+        assert_eq!(guest.fs.removexattr(ROOT, name), Err(on_change));
+    }
+    assert_eq!(listed(&guest, 100), Ok(Vec::new()));
+    assert_eq!(guest.fs.listxattr(ROOT, &mut []), Ok(0));
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn acls_do_not_exist_for_a_guest_that_did_not_agree_on_them() {
+    let guest = guest_with_xattr();
+    if !host_has(&guest, c"user.a") {
+        return;
+    }
+    // Version 2; owner, one user, group, mask, others.
+    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x01\0\0\0\x04\0\x05\0\
+        \xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\x05\0\xff\xff\xff\xff";
+    let name = c"system.posix_acl_access";
+    guest.mount(SessionFlags::POSIX_ACL);
+    match set(&guest, ROOT, name, acl, 0) {
+        Err(Errno::EOPNOTSUPP) => println!("skipped: no ACLs here"),
+        done => {
+            done.unwrap();
+            assert_eq!(listed(&guest, 100).unwrap().len(), 24 + 7);
+            guest.mount(SessionFlags::empty());
+            let mut buf = [0; 64];
+            let get = guest.fs.getxattr(ROOT, name, &mut buf);
+            assert_eq!(get, Err(Errno::EOPNOTSUPP));
+            assert_eq!(set(&guest, ROOT, name, acl, 0), Err(Errno::EOPNOTSUPP));
+            let removed = guest.fs.removexattr(ROOT, name);
+            assert_eq!(removed, Err(Errno::EOPNOTSUPP));
+            assert_eq!(listed(&guest, 7), Ok(b"user.a\0".to_vec()));
+            assert_eq!(guest.fs.listxattr(ROOT, &mut []), Ok(7));
+        }
     }
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
