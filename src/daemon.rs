@@ -15,6 +15,7 @@ use crate::passthrough::setup::SetupError;
 use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
 use crate::server::Server;
+use crate::server::gate_read_only::ReadOnlyGate;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
 use crate::transport::{self, DeviceSettings, Ended, TransportError};
 
@@ -92,9 +93,12 @@ pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
     );
     let Connection { stream, files } = listener.accept().map_err(DaemonError::Listen)?;
     log::info!("front end connected");
-    let server = Arc::new(Server::new(share));
-    let Ended::Disconnected =
-        transport::serve(stream, &config.device, server).map_err(DaemonError::Transport)?;
+    let mut server = Server::new(share);
+    if config.read_only {
+        server = server.with_gate(Box::new(ReadOnlyGate));
+    }
+    let Ended::Disconnected = transport::serve(stream, &config.device, Arc::new(server))
+        .map_err(DaemonError::Transport)?;
     drop(files);
     log::info!("front end disconnected, ending");
     Ok(())

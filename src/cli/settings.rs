@@ -97,7 +97,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
         ("--killpriv-v2", metadata.killpriv_v2),
         ("--allow-immutable", metadata.allow_immutable),
         ("--allow-project-id", metadata.allow_project_id),
-        ("--readonly", options.readonly),
         ("--posix-lock", semantics.posix_lock),
         ("--flock", semantics.flock),
         ("--no-open", semantics.no_open),

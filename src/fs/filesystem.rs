@@ -37,7 +37,8 @@ pub struct NewObject<'a> {
 pub enum CreateIntent {
     /// Make the file unless it is there, and open it.
     CreateOrOpen,
-    /// Only open it: nothing may be made here.
+    /// Only open it: nothing may be made here. A name that is missing is `ENOENT`, and with
+    /// `O_EXCL` one that is there is `EEXIST`, as ever.
     OpenExisting,
 }
 

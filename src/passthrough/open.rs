@@ -51,10 +51,17 @@ impl PassthroughFs {
         let caller = HostCaller::resolve(&self.translator, &request.new.caller)?;
         let parent = self.store.get(request.new.parent)?;
         let flags = self.host_flags(request.flags)?;
-        if request.intent == CreateIntent::OpenExisting {
-            return self.open_existing(&parent, request, flags, &caller);
-        }
         let is_exclusive = request.flags.contains(OpenFlags::EXCL);
+        match request.intent {
+            CreateIntent::OpenExisting if is_exclusive => {
+                self.lookup_in(&parent, request.new.name)?;
+                return Err(Errno::EEXIST);
+            }
+            CreateIntent::OpenExisting => {
+                return self.open_existing(&parent, request, flags, &caller);
+            }
+            CreateIntent::CreateOrOpen => {}
+        }
         for _ in 0..CREATE_ATTEMPTS_MAX {
             match self.create_new(&parent, request, flags, &caller) {
                 Err(Errno::EEXIST) if !is_exclusive => {}

@@ -6,7 +6,8 @@
 //! has room for. Does not: write replies.
 
 use crate::fs::filesystem::{
-    CopyRangeRequest, FileSystem, ReadDirRequest, ReadRequest, WriteRequest,
+    CopyRangeRequest, CreateIntent, CreateRequest, FileSystem, ReadDirRequest, ReadRequest,
+    WriteRequest,
 };
 use crate::fs::types::{Entry, Lookup, NodeId, Opened};
 use crate::server::body::SYMLINK_TARGET_LEN_MAX;
@@ -84,7 +85,7 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
             flags,
             kill_suid_sgid,
         } => fs.open(node, flags, kill_suid_sgid).map(Reply::Opened),
-        Op::Create(request) => created(fs.create(&request)),
+        Op::Create(request) => create(fs, &request),
         Op::Tmpfile(request) => created(fs.tmpfile(&request)),
         Op::Read(request) => read(fs, request, around),
         Op::Write(request, size_bytes) => write(fs, &request, size_bytes, around),
@@ -140,6 +141,14 @@ fn looked_up(lookup: Lookup<'_>) -> Reply<'_> {
 
 fn done<'fs>(result: Result<()>) -> Result<Reply<'fs>> {
     result.map(|()| Reply::Empty)
+}
+
+/// What would have to be made where nothing may be: `EROFS`, as open(2) says.
+fn create<'fs, F: FileSystem>(fs: &'fs F, request: &CreateRequest<'_>) -> Result<Reply<'fs>> {
+    match (request.intent, fs.create(request)) {
+        (CreateIntent::OpenExisting, Err(Errno::ENOENT)) => Err(Errno::EROFS),
+        (CreateIntent::OpenExisting | CreateIntent::CreateOrOpen, result) => created(result),
+    }
 }
 
 fn created<'fs>(result: Result<(Entry<'fs>, Opened<'fs>)>) -> Result<Reply<'fs>> {

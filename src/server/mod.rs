@@ -22,6 +22,7 @@ mod decode_meta;
 mod dispatch;
 mod encode;
 pub mod gate;
+pub mod gate_read_only;
 mod log_limit;
 pub mod operation;
 mod payload;

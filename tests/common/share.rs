@@ -1,7 +1,7 @@
 //! What: a directory to serve, beside a canary that nobody may touch.
 //!
 //! In: nothing. Out: `share/` and `outside/` in one temporary directory, removed when dropped.
-//! The canary is compared by names, types, contents, owners, modes and modification times.
+//! The canary is compared by names, types, contents, owners, modes, modification and change times.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,12 +36,13 @@ impl Drop for TempDir {
     }
 }
 
-/// What an object outside the share looks like.
+/// What an object looks like. Any change to it, extended attributes included, moves `changed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Look {
     mode: u32,
     owner: (u32, u32),
     modified: (i64, i64),
+    changed: (i64, i64),
     links: u64,
     contents: Vec<u8>,
 }
@@ -72,6 +73,7 @@ pub(crate) fn tree_state(root: &Path) -> TreeState {
             mode: meta.mode(),
             owner: (meta.uid(), meta.gid()),
             modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
             links: meta.nlink(),
             contents,
         };
