@@ -28,6 +28,7 @@ pub mod wire;
 pub mod xattr_map;
 
 pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
+pub use ids::syntax::Rule as IdRule;
 pub use passthrough::settings::{
     CachePolicy, HandlePolicy, IoctlRights, Negotiation, Settings as ShareSettings,
 };

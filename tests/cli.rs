@@ -238,6 +238,8 @@ fn options_that_need_an_equals_sign_or_a_known_value_exit_2_without() {
         (&["--xattrmap", ":ok:client:::"], "catch-all"),
         (&["-o", "xattrmap=foo"], "-o xattrmap=foo"),
         (&["-o", "flock=1"], "-o flock=1"),
+        (&["--translate-uid=map:0:1"], "map:GUEST:HOST:COUNT"),
+        (&["--translate-gid", "mop:0:1:2"], "'mop'"),
         (&["-o", "cache=never"], "-o cache=never"),
     ] {
         let mut arguments = vec!["--shared-dir", "/", "--fd", "3", "--sandbox", "none"];
@@ -265,6 +267,32 @@ fn limits_of_open_files_that_cannot_be_set_exit_1_with_a_remedy() {
     let text = last_line(&output);
     assert!(text.contains("cannot be increased above"), "{text}");
     assert!(!Path::new(&temp.path("s")).exists());
+}
+
+#[test]
+fn rules_about_ids_that_cannot_be_followed_exit_1_and_are_named() {
+    let temp = TempDir::new("ids");
+    for (rules, said) in [
+        (
+            &["--translate-uid=map:0:10:5", "--translate-uid=guest:4:0:2"][..],
+            "'map:0:10:5' and 'guest:4:0:2'",
+        ),
+        (
+            &["--translate-gid", "forbid-guest:1:4294967295"],
+            "--translate-gid 'forbid-guest:1:4294967295'",
+        ),
+    ] {
+        let output = binary()
+            .args(["--shared-dir", &temp.share(), "--sandbox", "none"])
+            .args(["--socket-path", &temp.path("s")])
+            .args(rules)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{rules:?}");
+        let text = last_line(&output);
+        assert!(text.contains(said), "{text}");
+        assert!(!Path::new(&temp.path("s")).exists());
+    }
 }
 
 #[test]

@@ -92,8 +92,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--translate-uid", !metadata.translate_uid.is_empty()),
-        ("--translate-gid", !metadata.translate_gid.is_empty()),
         ("--killpriv-v2", metadata.killpriv_v2),
         ("--allow-immutable", metadata.allow_immutable),
         ("--allow-project-id", metadata.allow_project_id),
@@ -148,6 +146,8 @@ fn share(options: &Options) -> ShareSettings {
         no_open: semantics.no_open,
         no_opendir: semantics.no_opendir,
         no_readdir: semantics.no_readdir,
+        uid_rules: metadata.translate_uid.clone(),
+        gid_rules: metadata.translate_gid.clone(),
         ioctl_rights: IoctlRights {
             immutable: metadata.allow_immutable,
             project_id: metadata.allow_project_id,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
-use virtiofsd::XattrMap;
+use virtiofsd::{IdRule, XattrMap};
 
 use super::options::{Cache, InodeFileHandles, Negotiation};
 
@@ -93,11 +93,11 @@ pub(crate) struct MetadataOptions {
     /// Translate user ids between guest and host: TYPE:FROM:TO:COUNT with guest, host,
     /// squash-guest, squash-host or map as TYPE, or forbid-guest:FROM:COUNT. May be repeated
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
-    pub(crate) translate_uid: Vec<String>,
+    pub(crate) translate_uid: Vec<IdRule>,
 
     /// The same for group ids
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
-    pub(crate) translate_gid: Vec<String>,
+    pub(crate) translate_gid: Vec<IdRule>,
 
     /// Clear set-user-id, set-group-id and file capabilities on the host when a file is written
     /// (default with --xattr)

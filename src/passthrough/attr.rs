@@ -98,13 +98,13 @@ impl PassthroughFs {
             Some(handle) => Some(self.handles.get(OpenNode { node, handle })?),
             None => None,
         };
+        // Before anything is changed: a guest that names a forbidden id gets nothing done.
+        let (uid, gid) = (self.host_uid(changes.uid)?, self.host_gid(changes.gid)?);
         let pinned = inode.reach()?;
         if let Some(mode) = changes.mode {
             meta::set_mode(&self.proc_fd, pinned.as_fd(), mode)?;
         }
-        if changes.uid.is_some() || changes.gid.is_some() {
-            let uid = self.host_uid(changes.uid)?;
-            let gid = self.host_gid(changes.gid)?;
+        if uid.is_some() || gid.is_some() {
             meta::set_owner(pinned.as_fd(), uid, gid)?;
         }
         match (changes.size_bytes, &handle) {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::ids::syntax::Rule;
 use crate::xattr_map::XattrMap;
 
 /// For how long a guest with `cache=auto` believes what it was told.
@@ -107,6 +108,11 @@ pub struct Settings {
     pub no_readdir: bool,
     /// What the guest may do by ioctl.
     pub ioctl_rights: IoctlRights,
+    /// Who a user of the guest is on the host, and the other way round. Rules that contradict
+    /// each other are found when the share is set up.
+    pub uid_rules: Vec<Rule>,
+    /// The same for groups.
+    pub gid_rules: Vec<Rule>,
     /// How nodes are reached.
     pub inode_file_handles: HandlePolicy,
     /// Most descriptors that are held for the guest: pinned nodes, open files, locks.
@@ -146,6 +152,8 @@ impl Settings {
                 immutable: false,
                 project_id: false,
             },
+            uid_rules: Vec::new(),
+            gid_rules: Vec::new(),
             inode_file_handles: HandlePolicy::Prefer,
             guest_fds_max: GUEST_FDS_MAX,
         }

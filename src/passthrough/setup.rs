@@ -13,10 +13,11 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use super::PassthroughFs;
-use super::settings::Settings;
+use super::settings::{Negotiation, Settings};
 use super::store::handles::HandleStore;
 use super::store::inode::{Found, Identity, Reach};
 use super::store::inodes::InodeStore;
+use crate::ids::error::{RoundTripLoss, RuleError};
 use crate::ids::translator::Translator;
 use crate::sys::errno::Errno;
 use crate::sys::kernel;
@@ -60,6 +61,10 @@ pub enum SetupError {
     StartThread(io::Error),
     /// A thread cannot get a working directory of its own.
     PrepareThread(Errno),
+    /// The rules about ids contradict each other.
+    IdRules(RuleError),
+    /// The rules about ids do not keep apart those that an access control list names.
+    AclIds(RoundTripLoss),
 }
 
 impl fmt::Display for SetupError {
@@ -83,6 +88,13 @@ impl fmt::Display for SetupError {
                 "cannot give a thread its own working directory: unshare(CLONE_FS) or fchdir is \
                  refused, perhaps by the container's seccomp filter",
             ),
+            SetupError::IdRules(error) => error.fmt(f),
+            SetupError::AclIds(loss) => write!(
+                f,
+                "--posix-acl does not go together with these rules of --translate-uid and \
+                 --translate-gid: {loss}, so an ACL that the guest reads and writes back would \
+                 name somebody else; doc/id-translation.md says which rules go together"
+            ),
         }
     }
 }
@@ -94,7 +106,8 @@ impl Error for SetupError {
             SetupError::OpenShare { source, .. }
             | SetupError::StatShare { source, .. }
             | SetupError::ReadShare { source, .. } => Some(source),
-            SetupError::ShareType { .. } => None,
+            SetupError::ShareType { .. } | SetupError::AclIds(_) => None,
+            SetupError::IdRules(error) => error.source(),
             SetupError::StartThread(source) => Some(source),
         }
     }
@@ -125,6 +138,7 @@ impl PassthroughFs {
         proc_fd: ProcFd,
         shown: &Path,
     ) -> Result<Self, SetupError> {
+        let translator = translator(&settings)?;
         let stat = meta::stat_fd(root.as_fd()).map_err(|source| SetupError::StatShare {
             path: shown.to_owned(),
             source,
@@ -152,7 +166,7 @@ impl PassthroughFs {
         );
         Ok(PassthroughFs {
             settings,
-            translator: Translator::identity(),
+            translator,
             store: InodeStore::new(Found {
                 identity: Identity::of(&stat),
                 file_type: stat.file_type(),
@@ -163,6 +177,16 @@ impl PassthroughFs {
             proc_fd,
             session: AtomicU64::new(0),
         })
+    }
+}
+
+/// Who is who, if the settings can be followed.
+fn translator(settings: &Settings) -> Result<Translator, SetupError> {
+    let translator = Translator::new(&settings.uid_rules, &settings.gid_rules);
+    let translator = translator.map_err(SetupError::IdRules)?;
+    match (settings.posix_acl, translator.round_trip_loss()) {
+        (Negotiation::Auto | Negotiation::Always, Some(loss)) => Err(SetupError::AclIds(loss)),
+        (Negotiation::Auto | Negotiation::Always | Negotiation::Never, _) => Ok(translator),
     }
 }
 

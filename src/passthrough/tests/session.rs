@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::share::{Guest, NOTHING_LEFT, ROOT, Share, file_name, released};
 use crate::fs::filesystem::FileSystem;
 use crate::passthrough::PassthroughFs;
-use crate::passthrough::settings::{CachePolicy, Settings};
+use crate::passthrough::settings::{CachePolicy, Negotiation, Settings};
 use crate::passthrough::setup::SetupError;
 use crate::sys::errno::Errno;
 use crate::wire::flags::SessionFlags;
@@ -107,6 +107,52 @@ fn setup_says_which_step_failed_on_what() {
     assert!(matches!(device, SetupError::ShareType { .. }), "{device}");
     let nul = PassthroughFs::new(auto(), Path::new("a\0b")).unwrap_err();
     assert!(matches!(nul, SetupError::OpenShare { .. }), "{nul}");
+}
+
+#[test]
+fn setup_refuses_rules_about_ids_that_contradict_each_other() {
+    let share = Share::new();
+    let rule = |text: &str| text.parse().unwrap();
+    let settings = Settings {
+        uid_rules: vec![rule("map:0:1000:5"), rule("guest:4:0:1")],
+        ..Settings::new(CachePolicy::Auto)
+    };
+    let refused = PassthroughFs::new(settings, share.path()).unwrap_err();
+    assert!(matches!(refused, SetupError::IdRules(_)), "{refused}");
+    let text = "--translate-uid 'map:0:1000:5' and 'guest:4:0:1' both say what becomes of guest \
+                id 4";
+    assert_eq!(refused.to_string(), text);
+    assert!(refused.source().is_none());
+}
+
+#[test]
+fn setup_combines_acls_with_rules_that_keep_every_id_apart_only() {
+    let share = Share::new();
+    for (rules, acl, is_refused) in [
+        (&["map:0:1000:5"] as &[&str], Negotiation::Never, false),
+        (&["map:0:1000:5"], Negotiation::Auto, true),
+        (&["map:0:1000:5"], Negotiation::Always, true),
+        (&["squash-guest:0:7:2"], Negotiation::Always, true),
+        (
+            &["map:0:1000:5", "map:1000:0:5"],
+            Negotiation::Always,
+            false,
+        ),
+        (&[], Negotiation::Always, false),
+    ] {
+        let settings = Settings {
+            gid_rules: rules.iter().map(|rule| rule.parse().unwrap()).collect(),
+            xattr: true,
+            posix_acl: acl,
+            ..Settings::new(CachePolicy::Auto)
+        };
+        let made = PassthroughFs::new(settings, share.path());
+        assert_eq!(made.is_err(), is_refused, "{rules:?} {acl:?}");
+        if let Err(refused) = made {
+            assert!(matches!(refused, SetupError::AclIds(_)), "{refused}");
+            assert!(refused.to_string().contains("group"), "{refused}");
+        }
+    }
 }
 
 #[test]
