@@ -215,7 +215,7 @@ fn setattr_size_with_kill_suidgid_clears_set_id_bits() {
     let share = Share::new();
     let path = share.write("file", b"data");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o6755)).unwrap();
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = Client::with_args(&share, &["--killpriv-v2"]);
     if !client.kills_set_ids_or_skip("setattr_size_with_kill_suidgid_clears_set_id_bits") {
         return;
     }

@@ -180,6 +180,53 @@ fn write_with_kill_suidgid_clears_set_id_bits() {
 }
 
 #[test]
+fn fallocate_and_copy_clear_set_id_bits_for_who_is_not_root() {
+    if !common::is_root_or_skip("fallocate_and_copy_clear_set_id_bits_for_who_is_not_root") {
+        return;
+    }
+    let share = Share::new();
+    let mut client = Client::with_args(&share, &["--killpriv-v2"]);
+    let (node, fh) = client.make_file(ROOT, "file", b"data");
+    let set_mode = || {
+        let permissions = fs::Permissions::from_mode(0o6755);
+        fs::set_permissions(share.at("file"), permissions).unwrap();
+    };
+    let copy = CopyRange {
+        from: at(node, fh, 0),
+        to: at(node, fh, 4096),
+        len: 4,
+        flags: 0,
+    };
+    // A Linux guest names nobody (0xffffffff) where mounts may be idmapped.
+    for (uid, mode) in [(0, 0o6755), (1000, 0o755), (u32::MAX, 0o755)] {
+        client.uid = uid;
+        set_mode();
+        client.fallocate(at(node, fh, 0), 8192, 0).unwrap();
+        assert_eq!(share.stat("file").mode() & 0o7777, mode, "uid {uid}");
+        set_mode();
+        assert_eq!(client.copy_file_range(&copy), Ok(4));
+        assert_eq!(share.stat("file").mode() & 0o7777, mode, "uid {uid}");
+    }
+}
+
+#[test]
+fn file_capabilities_go_with_any_write() {
+    if !common::is_root_or_skip("file_capabilities_go_with_any_write") {
+        return;
+    }
+    // Version 2, cap_net_bind_service effective and permitted.
+    let capability = [1_u32 | 0x0200_0000, 1 << 10, 0, 0, 0].map(u32::to_le_bytes);
+    let share = Share::new();
+    let mut client = Client::with_args(&share, &["--xattr"]);
+    let (node, fh) = client.make_file(ROOT, "file", b"data");
+    let path = share.at("file");
+    common::sys::set_xattr(&path, c"security.capability", capability.as_flattened()).unwrap();
+    client.write_all(at(node, fh, 0), b"x");
+    let left = common::sys::get_xattr(&path, c"security.capability");
+    assert_eq!(left.unwrap_err().raw_os_error(), Some(libc::ENODATA));
+}
+
+#[test]
 fn offsets_beyond_what_a_file_can_have_return_einval() {
     let share = Share::new();
     let mut client = Client::with_args(&share, &[]);

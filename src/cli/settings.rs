@@ -92,7 +92,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--killpriv-v2", metadata.killpriv_v2),
         ("--allow-immutable", metadata.allow_immutable),
         ("--allow-project-id", metadata.allow_project_id),
         ("--posix-lock", semantics.posix_lock),

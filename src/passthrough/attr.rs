@@ -81,8 +81,7 @@ impl PassthroughFs {
     /// Changes attributes in the order mode, owner, size, times, so that the new owner does not
     /// get set-id bits that chown(2) clears, and the times stay as they were asked for.
     ///
-    /// `kill_suid_sgid` is of no weight: HANDLE_KILLPRIV_V2 is not asked for, so guests clear
-    /// those bits themselves, by mode.
+    /// A change of owner clears set-id bits on the host by itself, for whomever it is made.
     ///
     /// # Errors
     /// `EBADF`, `EPERM` for ids that the policy forbids, `EISDIR` and `EINVAL` for the size of
@@ -107,13 +106,16 @@ impl PassthroughFs {
         if uid.is_some() || gid.is_some() {
             meta::set_owner(pinned.as_fd(), uid, gid)?;
         }
-        match (changes.size_bytes, &handle) {
-            (None, _) => {}
-            (Some(size), Some(open)) => data::truncate_open(open.file()?, size)?,
-            (Some(size), None) => {
-                let thread = FsThread::current(&self.proc_fd)?;
-                data::truncate_pinned(&thread, pinned.as_fd(), size)?;
-            }
+        if let Some(size) = changes.size_bytes {
+            let set_ids = self.set_ids_by_flag(changes.kill_suid_sgid);
+            let open = handle.as_ref().map(|open| open.file()).transpose()?;
+            self.changing(pinned.as_fd(), set_ids, || match open {
+                Some(file) => data::truncate_open(file, size),
+                None => {
+                    let thread = FsThread::current(&self.proc_fd)?;
+                    data::truncate_pinned(&thread, pinned.as_fd(), size)
+                }
+            })?;
         }
         if changes.atime.is_some() || changes.mtime.is_some() {
             let (atime, mtime) = (time_change(changes.atime), time_change(changes.mtime));

@@ -55,7 +55,10 @@ impl PassthroughFs {
             && !request.from_cache
             && !self.has_writeback();
         let rwf_flags = if appends { RWF_APPEND } else { 0 };
-        source.write_to(file, request.offset, rwf_flags)
+        let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
+        self.changing(file, set_ids, || {
+            source.write_to(file, request.offset, rwf_flags)
+        })
     }
 
     /// Looks for data or a hole.
@@ -80,7 +83,10 @@ impl PassthroughFs {
             handle: request.handle,
         })?;
         let file = handle.file()?;
-        data::allocate(file, request.mode, request.offset, request.len_bytes)
+        let set_ids = self.set_ids_by_caller(&request.caller);
+        self.changing(file, set_ids, || {
+            data::allocate(file, request.mode, request.offset, request.len_bytes)
+        })
     }
 
     /// Copies between two open files, on the host alone. One call: a short count is an answer,
@@ -108,7 +114,10 @@ impl PassthroughFs {
             file: to.file()?,
             offset: request.offset_out,
         };
-        let copied = data::copy_range(from, to, request.len_bytes)?;
+        let set_ids = self.set_ids_by_caller(&request.caller);
+        let copied = self.changing(to.file, set_ids, || {
+            data::copy_range(from, to, request.len_bytes)
+        })?;
         u64::try_from(copied).map_err(|_| Errno::EIO)
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //!   namespace  open  dir  attr  data  xattr      the operations, a family to a file
 //!        \      |     |    /
-//!         lookup    privilege                    a name to a node; acting as the caller
+//!         lookup    privilege  killpriv          a name to a node; acting as the caller
 //!             \      /
 //!              store                             nodes and handles, by number and identity
 //!                |
@@ -22,6 +22,7 @@
 mod attr;
 mod data;
 mod dir;
+mod killpriv;
 mod lookup;
 mod namespace;
 mod open;
@@ -111,6 +112,7 @@ impl PassthroughFs {
         wanted.set(SessionFlags::DO_READDIRPLUS, readdirplus);
         wanted.set(SessionFlags::READDIRPLUS_AUTO, readdirplus);
         wanted.set(SessionFlags::WRITEBACK_CACHE, settings.writeback);
+        wanted.set(SessionFlags::HANDLE_KILLPRIV_V2, settings.killpriv_v2);
         // With AUTO_INVAL_DATA a guest drops a file's pages whenever its times move, after the
         // guest's own writes too. One that is alone needs no such thing.
         let is_alone = settings.cache == CachePolicy::Always;
@@ -228,9 +230,8 @@ impl FileSystem for PassthroughFs {
         self.make_link(node, new_parent, new_name)
     }
 
-    // Guests send `kill_suid_sgid` only with HANDLE_KILLPRIV_V2, which is not asked for.
-    fn open(&self, node: NodeId, flags: OpenFlags, _kill_suid_sgid: bool) -> Result<Opened<'_>> {
-        self.open_node(node, flags)
+    fn open(&self, node: NodeId, flags: OpenFlags, kill_suid_sgid: bool) -> Result<Opened<'_>> {
+        self.open_node(node, flags, self.set_ids_by_flag(kill_suid_sgid))
     }
 
     fn create(&self, request: &CreateRequest<'_>) -> Result<(Entry<'_>, Opened<'_>)> {

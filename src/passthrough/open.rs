@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::PassthroughFs;
+use super::killpriv::SetIds;
 use super::privilege::{AsCaller, HostCaller};
 use super::settings::{CachePolicy, Settings};
 use super::store::handles::Open;
@@ -32,10 +33,16 @@ impl PassthroughFs {
     ///
     /// # Errors
     /// `EISDIR`, `ELOOP`, `ENXIO` by the type of the node, and what open(2) says.
-    pub(super) fn open_node(&self, node: NodeId, flags: OpenFlags) -> Result<Opened<'_>> {
+    pub(super) fn open_node(
+        &self,
+        node: NodeId,
+        flags: OpenFlags,
+        set_ids: SetIds,
+    ) -> Result<Opened<'_>> {
         let inode = self.store.get(node)?;
         let flags = self.host_flags(flags)?;
-        let file = self.reopen(&inode, flags)?;
+        let open = |flags| self.reopen(&inode, flags);
+        let file = self.open_changing(&inode, flags, set_ids, open)?;
         Ok(self.opened_file(inode.id, file))
     }
 
@@ -101,7 +108,9 @@ impl PassthroughFs {
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let entry = self.lookup_in(parent, request.new.name)?;
         let inode = self.inode_of(&entry)?;
-        let file = self.as_caller(caller, || self.reopen(&inode, flags))?;
+        let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
+        let open = |flags| self.as_caller(caller, || self.reopen(&inode, flags));
+        let file = self.open_changing(&inode, flags, set_ids, open)?;
         let opened = self.opened_file(inode.id, file);
         Ok((entry, opened))
     }

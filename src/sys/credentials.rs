@@ -14,6 +14,8 @@ use crate::sys::errno::{Errno, Result};
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// `CAP_DAC_OVERRIDE`, a bit of the first word.
 const DAC_OVERRIDE_BIT: u32 = 1 << 1;
+/// `CAP_FSETID`, a bit of the first word.
+const FSETID_BIT: u32 = 1 << 4;
 /// The kernel's "leave this id unchanged".
 const UNCHANGED: c_long = -1;
 
@@ -36,6 +38,13 @@ struct CapabilityWord {
 pub struct CapabilitySets([CapabilityWord; 2]);
 
 impl CapabilitySets {
+    /// Whether `CAP_FSETID` is effective: the kernel then leaves set-id bits alone on files that
+    /// are written or cut.
+    pub fn has_fsetid(&self) -> bool {
+        let [low, _] = &self.0;
+        low.effective & FSETID_BIT != 0
+    }
+
     /// The same sets with nothing effective but `CAP_DAC_OVERRIDE`, or `None` when that is not
     /// permitted.
     pub fn only_dac_override(self) -> Option<Self> {

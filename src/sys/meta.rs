@@ -195,7 +195,20 @@ pub fn stat_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<FileStat> {
     )
 }
 
+/// Type and permission bits of the file that `fd` holds, and nothing else: the cheapest question.
+///
+/// # Errors
+/// As statx(2).
+pub fn mode_of(fd: BorrowedFd<'_>) -> Result<u32> {
+    let wanted = libc::STATX_TYPE | libc::STATX_MODE;
+    raw_statx(fd, c"", libc::AT_EMPTY_PATH, wanted).map(|raw| u32::from(raw.stx_mode))
+}
+
 fn statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> Result<FileStat> {
+    raw_statx(at, name, flags, STATX_WANTED).map(|raw| FileStat::from_host(&raw))
+}
+
+fn raw_statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int, wanted: c_uint) -> Result<libc::statx> {
     let mut raw = MaybeUninit::<libc::statx>::uninit();
     retry(|| {
         // SAFETY: the name is NUL-terminated and `raw` is writable memory for one struct statx;
@@ -206,15 +219,14 @@ fn statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> Result<FileStat> {
                 at.as_raw_fd(),
                 name.as_ptr(),
                 flags,
-                STATX_WANTED,
+                wanted,
                 raw.as_mut_ptr(),
             )
         };
         check_long(done)
     })?;
     // SAFETY: statx(2) has succeeded, so the kernel has written the whole struct.
-    let raw = unsafe { raw.assume_init_ref() };
-    Ok(FileStat::from_host(raw))
+    Ok(unsafe { raw.assume_init() })
 }
 
 /// chmod(2) of the file that `pinned` holds.
@@ -257,6 +269,18 @@ pub fn set_owner(pinned: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> 
         check(done)
     })?;
     Ok(())
+}
+
+/// Takes set-user-id, set-group-id and file capabilities off the file that `pinned` holds: a
+/// chown(2) that changes no owner. The kernel does that in one step, under the file's own lock,
+/// so no other change of mode is lost, as one could be between a stat and a chmod(2).
+/// Set-group-id without the right to execute for the group is no privilege (it once meant
+/// mandatory locking) and stays where the daemon has `CAP_FSETID`.
+///
+/// # Errors
+/// As chown(2): `EPERM` for who neither owns the file nor has `CAP_FOWNER`.
+pub fn drop_set_ids(pinned: BorrowedFd<'_>) -> Result<()> {
+    set_owner(pinned, None, None)
 }
 
 /// utimensat(2) of the file that `pinned` holds, of a symbolic link itself too.

@@ -7,6 +7,7 @@ mod attr;
 mod credentials;
 mod data;
 mod dir;
+mod killpriv;
 mod limits;
 mod lookup;
 mod namespace;

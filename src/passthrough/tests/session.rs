@@ -42,10 +42,11 @@ fn wishes_follow_the_settings() {
     let odd = wanted(Settings {
         readdirplus: false,
         writeback: true,
+        killpriv_v2: true,
         ..Settings::new(CachePolicy::Auto)
     });
     assert!(!odd.intersects(plus));
-    assert!(odd.contains(SessionFlags::WRITEBACK_CACHE));
+    assert!(odd.contains(SessionFlags::WRITEBACK_CACHE | SessionFlags::HANDLE_KILLPRIV_V2));
 }
 
 #[test]
