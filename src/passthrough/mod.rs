@@ -20,6 +20,7 @@
 //! that `store::inodes` states.
 
 mod attr;
+mod cache_policy;
 mod data;
 mod dir;
 mod killpriv;
@@ -111,14 +112,8 @@ impl PassthroughFs {
         let readdirplus = settings.readdirplus && settings.cache != CachePolicy::Never;
         wanted.set(SessionFlags::DO_READDIRPLUS, readdirplus);
         wanted.set(SessionFlags::READDIRPLUS_AUTO, readdirplus);
-        wanted.set(SessionFlags::WRITEBACK_CACHE, settings.writeback);
         wanted.set(SessionFlags::HANDLE_KILLPRIV_V2, settings.killpriv_v2);
-        // With AUTO_INVAL_DATA a guest drops a file's pages whenever its times move, after the
-        // guest's own writes too. One that is alone needs no such thing.
-        let is_alone = settings.cache == CachePolicy::Always;
-        wanted.set(SessionFlags::EXPLICIT_INVAL_DATA, is_alone);
-        wanted.set(SessionFlags::AUTO_INVAL_DATA, !is_alone);
-        wanted
+        wanted | cache_policy::wanted(settings)
     }
 }
 
@@ -152,7 +147,8 @@ impl FileSystem for PassthroughFs {
 
     fn lookup(&self, parent: NodeId, name: FileName<'_>) -> Result<Lookup<'_>> {
         let parent = self.store.get(parent)?;
-        self.lookup_in(&parent, name).map(Lookup::Found)
+        let found = self.lookup_in(&parent, name);
+        cache_policy::looked_up(found, self.settings.negative_valid)
     }
 
     // Guests send these two only with EXPORT_SUPPORT, which is not asked for.

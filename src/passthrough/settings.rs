@@ -127,11 +127,17 @@ impl Settings {
             CachePolicy::Auto => AUTO_VALID,
             CachePolicy::Metadata | CachePolicy::Always => LONG_VALID,
         };
+        // A name that the host has just made and that the guest does not find is worse than a
+        // stale one: what was told to use it fails. So a guest that is not alone asks each time.
+        let negative_valid = match cache {
+            CachePolicy::Never | CachePolicy::Auto => Duration::ZERO,
+            CachePolicy::Metadata | CachePolicy::Always => LONG_VALID,
+        };
         Settings {
             cache,
             attr_valid: valid,
             entry_valid: valid,
-            negative_valid: Duration::ZERO,
+            negative_valid,
             writeback: false,
             readdirplus: true,
             xattr: false,
@@ -166,15 +172,20 @@ mod tests {
 
     #[test]
     fn settings_have_the_time_outs_of_their_policy() {
-        for (cache, secs) in [
-            (CachePolicy::Never, 0),
-            (CachePolicy::Auto, 1),
-            (CachePolicy::Metadata, 86_400),
-            (CachePolicy::Always, 86_400),
+        for (cache, secs, negative_secs) in [
+            (CachePolicy::Never, 0, 0),
+            (CachePolicy::Auto, 1, 0),
+            (CachePolicy::Metadata, 86_400, 86_400),
+            (CachePolicy::Always, 86_400, 86_400),
         ] {
             let settings = Settings::new(cache);
             assert_eq!(settings.attr_valid.as_secs(), secs, "{cache:?}");
             assert_eq!(settings.entry_valid.as_secs(), secs, "{cache:?}");
+            assert_eq!(
+                settings.negative_valid.as_secs(),
+                negative_secs,
+                "{cache:?}"
+            );
         }
     }
 }

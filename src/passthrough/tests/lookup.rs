@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::share::{Guest, NO_NODE, NOTHING_LEFT, ROOT, file_name, keep};
 use crate::fs::filesystem::{FileSystem, SyncScope};
 use crate::fs::types::{Lookup, NodeId};
+use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
 
 #[test]
@@ -47,6 +48,28 @@ fn lookup_again_gives_the_same_node_until_all_is_forgotten() {
     assert!(second > first, "node ids are never used again");
     guest.forget(second);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn lookup_of_a_missing_name_may_be_believed_as_long_as_the_settings_say() {
+    for (cache, valid) in [
+        (CachePolicy::Never, None),
+        (CachePolicy::Auto, None),
+        (CachePolicy::Metadata, Some(Duration::from_secs(86_400))),
+        (CachePolicy::Always, Some(Duration::from_secs(86_400))),
+    ] {
+        let guest = Guest::with(Settings::new(cache));
+        let answer = match guest.fs.lookup(ROOT, file_name(c"none")) {
+            Ok(Lookup::Missing { valid }) => Some(valid),
+            Ok(Lookup::Found(_)) => panic!("nothing is there"),
+            Err(errno) => {
+                assert_eq!(errno, Errno::ENOENT);
+                None
+            }
+        };
+        assert_eq!(answer, valid, "{cache:?}");
+        assert_eq!(guest.leftovers(), NOTHING_LEFT);
+    }
 }
 
 #[test]

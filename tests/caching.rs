@@ -1,0 +1,52 @@
+//! What: what a guest is told that it may cache, over a real socket. What a real guest makes of
+//! it is counted in tests/guest/40-requests.sh.
+
+mod common;
+
+use common::client::Client;
+use common::request::{ENTRY_OUT, ROOT, init, op};
+use common::share::Share;
+
+#[test]
+fn cache_mode_sets_what_init_agrees_on() {
+    let mask = init::CACHE_SYMLINKS
+        | init::DIRECT_IO_ALLOW_MMAP
+        | init::AUTO_INVAL_DATA
+        | init::EXPLICIT_INVAL_DATA;
+    let (links, mmap) = (init::CACHE_SYMLINKS, init::DIRECT_IO_ALLOW_MMAP);
+    for (mode, expected) in [
+        ("never", init::AUTO_INVAL_DATA | mmap),
+        ("metadata", init::AUTO_INVAL_DATA | mmap | links),
+        ("auto", init::AUTO_INVAL_DATA | mmap | links),
+        ("always", init::EXPLICIT_INVAL_DATA | mmap | links),
+    ] {
+        let share = Share::new();
+        let client = Client::with_args(&share, &["--cache", mode]);
+        assert_eq!(client.flags & mask, expected, "{mode}");
+    }
+}
+
+/// A negative entry is all zero but for the time for which it holds.
+#[test]
+fn lookup_of_a_missing_name_is_a_negative_entry_where_the_guest_is_alone() {
+    let day = 86_400_u64.to_le_bytes();
+    for mode in ["metadata", "always"] {
+        let share = Share::new();
+        let mut client = Client::with_args(&share, &["--cache", mode]);
+        let reply = client
+            .call(op::LOOKUP, ROOT, b"missing\0", ENTRY_OUT)
+            .unwrap();
+        let mut expected = [0; ENTRY_OUT];
+        expected[16..24].copy_from_slice(&day);
+        assert_eq!(reply, expected, "{mode}");
+        // What is made later is found.
+        share.write("missing", b"");
+        assert_ne!(client.lookup(ROOT, "missing").unwrap().node, 0, "{mode}");
+    }
+    for mode in ["never", "auto"] {
+        let share = Share::new();
+        let mut client = Client::with_args(&share, &["--cache", mode]);
+        let missing = client.lookup(ROOT, "missing");
+        assert_eq!(missing.unwrap_err(), libc::ENOENT, "{mode}");
+    }
+}
