@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::PassthroughFs;
+use super::cache_policy::directory_reply_flags;
 use super::open::sync;
-use super::settings::CachePolicy;
 use super::store::handles::Open;
 use super::store::inode::Inode;
 use crate::fs::filesystem::{OpenNode, ReadDirRequest, SyncScope};
@@ -28,7 +28,7 @@ use crate::sys::dirent::{self, HostDirent};
 use crate::sys::errno::{Errno, Result};
 use crate::sys::meta::FileType;
 use crate::sys::open;
-use crate::wire::flags::{OpenFlags, OpenReplyFlags};
+use crate::wire::flags::OpenFlags;
 
 /// How much of a directory is read at once: about 1,000 names, as glibc does.
 const BUFFER_LEN: usize = 32 * 1024;
@@ -279,16 +279,6 @@ fn dir_entry<'a>(entry: &HostDirent<'a>) -> DirEntry<'a> {
     }
 }
 
-/// How a guest shall cache the listing.
-const fn directory_reply_flags(cache: CachePolicy) -> OpenReplyFlags {
-    match cache {
-        CachePolicy::Never | CachePolicy::Auto => OpenReplyFlags::empty(),
-        CachePolicy::Metadata | CachePolicy::Always => {
-            OpenReplyFlags::KEEP_CACHE.union(OpenReplyFlags::CACHE_DIR)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,18 +313,5 @@ mod tests {
         let nowhere = stream.scan_to(directory.as_fd(), u64::MAX - 5);
         assert_eq!(nowhere, Err(Errno::EINVAL));
         assert_eq!(stream.position, None);
-    }
-
-    #[test]
-    fn directory_reply_flags_follow_the_cache_policy() {
-        let kept = OpenReplyFlags::KEEP_CACHE | OpenReplyFlags::CACHE_DIR;
-        for (cache, flags) in [
-            (CachePolicy::Never, OpenReplyFlags::empty()),
-            (CachePolicy::Auto, OpenReplyFlags::empty()),
-            (CachePolicy::Metadata, kept),
-            (CachePolicy::Always, kept),
-        ] {
-            assert_eq!(directory_reply_flags(cache), flags, "{cache:?}");
-        }
     }
 }

@@ -23,6 +23,7 @@ mod attr;
 mod cache_policy;
 mod data;
 mod dir;
+mod file_systems;
 mod killpriv;
 mod lookup;
 mod namespace;
@@ -52,6 +53,7 @@ use crate::ids::translator::Translator;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
+use file_systems::FileSystems;
 use privilege::GroupKnowledge;
 use settings::{CachePolicy, Settings};
 use store::handles::HandleStore;
@@ -78,6 +80,7 @@ pub struct PassthroughFs {
     translator: Translator,
     store: InodeStore,
     handles: HandleStore,
+    file_systems: FileSystems,
     proc_fd: ProcFd,
     /// The capabilities that the present session settled on; see `negotiated`.
     session: AtomicU64,
@@ -102,6 +105,7 @@ impl PassthroughFs {
     fn begin(&self, flags: SessionFlags) {
         self.handles.clear();
         self.store.clear();
+        self.file_systems.clear();
         // Release: partner of the Acquire in `negotiated`.
         self.session.store(flags.bits(), Ordering::Release);
     }

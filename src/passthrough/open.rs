@@ -8,9 +8,10 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::PassthroughFs;
+use super::cache_policy::{Access, OpenedFile, file_reply_flags};
 use super::killpriv::SetIds;
 use super::privilege::{AsCaller, HostCaller};
-use super::settings::{CachePolicy, Settings};
+use super::settings::Settings;
 use super::store::handles::Open;
 use super::store::inode::Inode;
 use crate::fs::filesystem::{CreateIntent, CreateRequest, OpenNode, SyncScope, TmpfileRequest};
@@ -20,7 +21,7 @@ use crate::sys::errno::{Errno, Result};
 use crate::sys::meta::FileType;
 use crate::sys::open::{self, HostOpenFlags};
 use crate::sys::thread::FsThread;
-use crate::wire::flags::{OpenFlags, OpenReplyFlags, SessionFlags};
+use crate::wire::flags::{OpenFlags, SessionFlags};
 
 /// How often CREATE looks again when somebody else makes and removes the name in turns.
 const CREATE_ATTEMPTS_MAX: u32 = 4;
@@ -40,10 +41,10 @@ impl PassthroughFs {
         set_ids: SetIds,
     ) -> Result<Opened<'_>> {
         let inode = self.store.get(node)?;
-        let flags = self.host_flags(flags)?;
+        let host = self.host_flags(flags)?;
         let open = |flags| self.reopen(&inode, flags);
-        let file = self.open_changing(&inode, flags, set_ids, open)?;
-        Ok(self.opened_file(inode.id, file))
+        let file = self.open_changing(&inode, host, set_ids, open)?;
+        Ok(self.opened_file(&inode, file, flags))
     }
 
     /// Makes a file unless it is there, and opens it.
@@ -94,7 +95,7 @@ impl PassthroughFs {
         let file = self.as_caller(caller, || {
             open::create_new(directory.as_fd(), name, flags, request.mode)
         })?;
-        self.grant_new(parent, file)
+        self.grant_new(parent, file, request.flags)
     }
 
     /// Opens what was there already. The guest believed that it was not, so it has checked no
@@ -111,7 +112,7 @@ impl PassthroughFs {
         let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
         let open = |flags| self.as_caller(caller, || self.reopen(&inode, flags));
         let file = self.open_changing(&inode, flags, set_ids, open)?;
-        let opened = self.opened_file(inode.id, file);
+        let opened = self.opened_file(&inode, file, request.flags);
         Ok((entry, opened))
     }
 
@@ -131,7 +132,7 @@ impl PassthroughFs {
         let file = self.as_caller(&caller, || {
             open::create_unnamed(directory.as_fd(), flags, request.mode)
         })?;
-        self.grant_new(&parent, file)
+        self.grant_new(&parent, file, request.flags)
     }
 
     /// Runs one step as a caller. Nothing but the system call that makes or opens something
@@ -151,9 +152,15 @@ impl PassthroughFs {
         HostCaller::resolve(&self.translator, caller)
     }
 
-    fn grant_new(&self, parent: &Inode, file: OwnedFd) -> Result<(Entry<'_>, Opened<'_>)> {
+    fn grant_new(
+        &self,
+        parent: &Inode,
+        file: OwnedFd,
+        flags: OpenFlags,
+    ) -> Result<(Entry<'_>, Opened<'_>)> {
         let entry = self.entry_of_new(parent, file.as_fd())?;
-        let opened = self.opened_file(entry.lookup.node(), file);
+        let inode = self.inode_of(&entry)?;
+        let opened = self.opened_file(&inode, file, flags);
         Ok((entry, opened))
     }
 
@@ -171,11 +178,16 @@ impl PassthroughFs {
         }
     }
 
-    fn opened_file(&self, node: NodeId, file: OwnedFd) -> Opened<'_> {
-        let handle = self.handles.insert(node, Open::File(file));
+    fn opened_file(&self, inode: &Inode, file: OwnedFd, flags: OpenFlags) -> Opened<'_> {
+        let opened = OpenedFile {
+            access: Access::of(flags),
+            fs_type: self.file_systems.kind(inode.identity.place, file.as_fd()),
+        };
+        let flags = file_reply_flags(self.settings.cache, self.negotiated(), opened);
+        let handle = self.handles.insert(inode.id, Open::File(file));
         Opened {
-            handle: HandleRef::new(self, node, handle),
-            flags: file_reply_flags(self.settings.cache),
+            handle: HandleRef::new(self, inode.id, handle),
+            flags,
         }
     }
 
@@ -290,19 +302,10 @@ pub(super) fn host_flags(
     Ok(access | asked.intersection(passing))
 }
 
-/// How a guest shall cache a file. `O_DIRECT` needs no flag: guests bypass their page cache for
-/// it by themselves.
-const fn file_reply_flags(cache: CachePolicy) -> OpenReplyFlags {
-    match cache {
-        CachePolicy::Never | CachePolicy::Metadata => OpenReplyFlags::DIRECT_IO,
-        CachePolicy::Auto => OpenReplyFlags::empty(),
-        CachePolicy::Always => OpenReplyFlags::KEEP_CACHE,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::passthrough::settings::CachePolicy;
 
     const WRONLY: u32 = 1;
     const RDWR: u32 = 2;
@@ -350,18 +353,6 @@ mod tests {
         ] {
             assert_eq!(host(guest, &plain, false), direct, "{guest}");
             assert_eq!(host(guest, &plain, true), held_back, "{guest}");
-        }
-    }
-
-    #[test]
-    fn file_reply_flags_follow_the_cache_policy() {
-        for (cache, flags) in [
-            (CachePolicy::Never, OpenReplyFlags::DIRECT_IO),
-            (CachePolicy::Metadata, OpenReplyFlags::DIRECT_IO),
-            (CachePolicy::Auto, OpenReplyFlags::empty()),
-            (CachePolicy::Always, OpenReplyFlags::KEEP_CACHE),
-        ] {
-            assert_eq!(file_reply_flags(cache), flags, "{cache:?}");
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use super::PassthroughFs;
+use super::file_systems::FileSystems;
 use super::settings::{Negotiation, Settings};
 use super::store::handles::HandleStore;
 use super::store::inode::{Found, Identity, Reach};
@@ -174,6 +175,7 @@ impl PassthroughFs {
                 reach: Reach::Pinned(root),
             }),
             handles: HandleStore::new(),
+            file_systems: FileSystems::default(),
             proc_fd,
             session: AtomicU64::new(0),
         })

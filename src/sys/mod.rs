@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod data;
 pub mod dirent;
 pub mod errno;
+pub mod fs_type;
 pub mod kernel;
 pub mod meta;
 pub mod open;

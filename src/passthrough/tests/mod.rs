@@ -4,6 +4,7 @@
 //! no descriptor into the share but its root's, and the files beside the share unchanged.
 
 mod attr;
+mod caching;
 mod credentials;
 mod data;
 mod dir;

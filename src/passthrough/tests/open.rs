@@ -15,7 +15,7 @@ use crate::fs::filesystem::{
 use crate::fs::types::{NodeId, SecurityContexts};
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
-use crate::wire::flags::{OpenFlags, OpenReplyFlags};
+use crate::wire::flags::OpenFlags;
 
 const O_TRUNC: u32 = 0o1000;
 
@@ -86,20 +86,6 @@ fn open_with_writeback_makes_a_write_only_file_readable() {
     assert_eq!(guest.read(open, 0, 3).unwrap(), b"con");
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
-}
-
-#[test]
-fn open_replies_with_the_flags_of_the_policy() {
-    for (cache, flags) in [
-        (CachePolicy::Never, OpenReplyFlags::DIRECT_IO),
-        (CachePolicy::Always, OpenReplyFlags::KEEP_CACHE),
-    ] {
-        let guest = Guest::with(Settings::new(cache));
-        let (entry, opened) = guest.fs.create(&create_request(c"file")).unwrap();
-        assert_eq!(opened.flags, flags);
-        drop((entry, opened));
-        assert_eq!(guest.leftovers(), NOTHING_LEFT);
-    }
 }
 
 #[test]

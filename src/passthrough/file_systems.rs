@@ -1,0 +1,107 @@
+//! What: what is known of the file systems of the host that a share reaches into.
+//!
+//! In: the place of a node, and a descriptor there. Out: which promises of caching its file
+//! system lets us make. Invariants: what is not on a list is believed to be able to do anything;
+//! a place is asked once in a session, and never while a lock is held. Does not: cache anything
+//! of a single file.
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::sync::{PoisonError, RwLock};
+
+use super::store::inode::FileSystemPlace;
+use crate::sys::fs_type::{self, FsType};
+
+/// Most places that are remembered. Only the host can make more, by mounting; then all are asked
+/// again.
+const PLACES_MAX: usize = 1024;
+
+/// The file systems that nodes of the present session were opened on.
+#[derive(Debug, Default)]
+pub(super) struct FileSystems {
+    known: RwLock<HashMap<FileSystemPlace, FsType>>,
+}
+
+impl FileSystems {
+    /// The kind of file system at `place`, where `file` is. One that cannot be asked is as good
+    /// as unknown.
+    pub(super) fn kind(&self, place: FileSystemPlace, file: BorrowedFd<'_>) -> FsType {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = known.get(&place) {
+            return *kind;
+        }
+        drop(known);
+        let Ok(kind) = fs_type::fs_type(file) else {
+            return FsType::Other;
+        };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PLACES_MAX {
+            known.clear();
+        }
+        known.insert(place, kind);
+        kind
+    }
+
+    /// Forgets all: the numbers of a mount that is gone may come to mean another.
+    pub(super) fn clear(&self) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.clear();
+    }
+}
+
+/// Whether close(2) never has anything to report, because what was written is in the page cache
+/// of this host, or on its way to a disk of which only fsync(2) tells. NFS, CIFS and FUSE write
+/// out at close(2); overlayfs passes it on to who knows what.
+pub(super) const fn reports_nothing_at_close(kind: FsType) -> bool {
+    match kind {
+        FsType::Ext
+        | FsType::Xfs
+        | FsType::Btrfs
+        | FsType::F2fs
+        | FsType::Bcachefs
+        | FsType::Zfs
+        | FsType::Tmpfs => true,
+        FsType::Other => false,
+    }
+}
+
+/// Whether several writes to one file may be under way at once, because the file system puts
+/// them in order by itself. So do all that are local.
+pub(super) const fn orders_writes(kind: FsType) -> bool {
+    reports_nothing_at_close(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passthrough::store::inode::Identity;
+    use crate::sys::meta;
+    use crate::sys::open;
+    use std::os::fd::AsFd;
+    use std::path::Path;
+
+    #[test]
+    fn kind_of_a_place_is_asked_once_and_again_after_clear() {
+        let systems = FileSystems::default();
+        let proc = open::pin_path(Path::new("/proc")).unwrap();
+        let shm = open::pin_path(Path::new("/dev/shm")).unwrap();
+        let place = Identity::of(&meta::stat_fd(shm.as_fd()).unwrap()).place;
+        assert_eq!(systems.kind(place, shm.as_fd()), FsType::Tmpfs);
+        // Another descriptor, to see that it is not looked at.
+        assert_eq!(systems.kind(place, proc.as_fd()), FsType::Tmpfs);
+        systems.clear();
+        assert_eq!(systems.kind(place, proc.as_fd()), FsType::Other);
+    }
+
+    #[test]
+    fn kind_of_more_places_than_are_remembered_stays_right() {
+        let systems = FileSystems::default();
+        let shm = open::pin_path(Path::new("/dev/shm")).unwrap();
+        let mut place = Identity::of(&meta::stat_fd(shm.as_fd()).unwrap()).place;
+        for _ in 0..PLACES_MAX + 10 {
+            place.mount_id += 1;
+            assert_eq!(systems.kind(place, shm.as_fd()), FsType::Tmpfs);
+        }
+        assert!(systems.known.read().unwrap().len() <= PLACES_MAX);
+    }
+}
