@@ -3,9 +3,16 @@
 
 mod common;
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
 use common::client::Client;
 use common::request::{ENTRY_OUT, ROOT, init, op};
+use common::session_data::At;
 use common::share::Share;
+use common::sys::MappedPage;
+
+const KEEP_CACHE: u32 = 1 << 1;
 
 #[test]
 fn cache_mode_sets_what_init_agrees_on() {
@@ -49,4 +56,32 @@ fn lookup_of_a_missing_name_is_a_negative_entry_where_the_guest_is_alone() {
         let missing = client.lookup(ROOT, "missing");
         assert_eq!(missing.unwrap_err(), libc::ENOENT, "{mode}");
     }
+}
+
+/// A second write to a mapped page moves no time, so a daemon that goes by times alone would let
+/// the guest keep the first.
+#[test]
+fn host_that_writes_through_a_mapping_is_never_missed() {
+    let share = Share::new();
+    let path = share.write("file", &[0; 4096]);
+    let mut client = Client::with_args(&share, &["--cache", "auto"]);
+    let node = client.node("file");
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let page = MappedPage::new(&file);
+    page.store(1);
+    let first = client.open(node, libc::O_RDONLY).unwrap();
+    let at = At {
+        node,
+        fh: first.fh,
+        offset: 0,
+    };
+    assert_eq!(client.read(at, 1).unwrap(), [1]);
+    let before = (share.stat("file").ctime(), share.stat("file").ctime_nsec());
+    page.store(2);
+    let after = (share.stat("file").ctime(), share.stat("file").ctime_nsec());
+    if before != after {
+        println!("this file system dates every write through a mapping");
+    }
+    let second = client.open(node, libc::O_RDONLY).unwrap();
+    assert_eq!(second.flags & KEEP_CACHE, 0);
 }

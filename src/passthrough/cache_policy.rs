@@ -73,6 +73,15 @@ impl Access {
     }
 }
 
+/// Whether the guest's page cache still holds what the file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CachedPages {
+    /// It provably does.
+    Valid,
+    /// Nobody can tell.
+    Unknown,
+}
+
 /// A file that is being opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenedFile {
@@ -80,6 +89,16 @@ pub(super) struct OpenedFile {
     pub(super) access: Access,
     /// Where it is.
     pub(super) fs_type: FsType,
+    /// What the guest has of it.
+    pub(super) pages: CachedPages,
+}
+
+/// Whether it depends on a file's contents if the guest may keep its pages over an OPEN. O_TRUNC
+/// leaves no pages to keep.
+pub(super) fn looks_at_contents(cache: CachePolicy, flags: OpenFlags, fs_type: FsType) -> bool {
+    cache == CachePolicy::Auto
+        && !flags.contains(OpenFlags::TRUNC)
+        && file_systems::dates_every_change(fs_type)
 }
 
 /// How a guest shall treat its cache of a file. `O_DIRECT` needs no flag: guests bypass their
@@ -91,7 +110,10 @@ pub(super) fn file_reply_flags(
 ) -> OpenReplyFlags {
     let mut flags = match cache {
         CachePolicy::Never | CachePolicy::Metadata => OpenReplyFlags::DIRECT_IO,
-        CachePolicy::Auto => OpenReplyFlags::empty(),
+        CachePolicy::Auto => match file.pages {
+            CachedPages::Valid => OpenReplyFlags::KEEP_CACHE,
+            CachedPages::Unknown => OpenReplyFlags::empty(),
+        },
         CachePolicy::Always => OpenReplyFlags::KEEP_CACHE,
     };
     let is_parallel =
@@ -140,7 +162,11 @@ mod tests {
     const PARALLEL: OpenReplyFlags = OpenReplyFlags::PARALLEL_DIRECT_WRITES;
 
     fn on(fs_type: FsType, access: Access) -> OpenedFile {
-        OpenedFile { access, fs_type }
+        OpenedFile {
+            access,
+            fs_type,
+            pages: CachedPages::Unknown,
+        }
     }
 
     #[test]
@@ -157,6 +183,39 @@ mod tests {
             assert_eq!(flags(Access::Read), base | NOFLUSH, "{cache:?}");
             assert_eq!(flags(Access::Write), base | NOFLUSH, "{cache:?}");
             assert_eq!(flags(Access::Both), both, "{cache:?}");
+        }
+    }
+
+    #[test]
+    fn file_reply_flags_keep_valid_pages_where_pages_are_kept_at_all() {
+        for (cache, kept) in [
+            (CachePolicy::Never, OpenReplyFlags::empty()),
+            (CachePolicy::Metadata, OpenReplyFlags::empty()),
+            (CachePolicy::Auto, KEEP),
+            (CachePolicy::Always, KEEP),
+        ] {
+            let file = OpenedFile {
+                pages: CachedPages::Valid,
+                ..on(FsType::Ext, Access::Read)
+            };
+            let flags = file_reply_flags(cache, SessionFlags::empty(), file);
+            assert_eq!(flags & KEEP, kept, "{cache:?}");
+        }
+    }
+
+    #[test]
+    fn looks_at_contents_only_where_that_proves_something() {
+        let (read, truncate) = (OpenFlags::empty(), OpenFlags::TRUNC);
+        for (cache, flags, fs_type, looks) in [
+            (CachePolicy::Auto, read, FsType::Ext, true),
+            (CachePolicy::Auto, read, FsType::Tmpfs, false),
+            (CachePolicy::Auto, read, FsType::Other, false),
+            (CachePolicy::Auto, truncate, FsType::Ext, false),
+            (CachePolicy::Always, read, FsType::Ext, false),
+            (CachePolicy::Never, read, FsType::Ext, false),
+            (CachePolicy::Metadata, read, FsType::Ext, false),
+        ] {
+            assert_eq!(looks_at_contents(cache, flags, fs_type), looks);
         }
     }
 

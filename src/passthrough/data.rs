@@ -28,6 +28,7 @@ impl PassthroughFs {
             handle: request.handle,
         })?;
         let file = handle.file()?;
+        handle.note_read();
         check_offset(request.offset)?;
         let asked = usize::try_from(request.size_bytes).unwrap_or(usize::MAX);
         let len = asked.min(sink.capacity());

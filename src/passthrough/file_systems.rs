@@ -71,6 +71,17 @@ pub(super) const fn orders_writes(kind: FsType) -> bool {
     reports_nothing_at_close(kind)
 }
 
+/// Whether no contents change without moving the time of the last change (ctime): neither by
+/// write(2) and its like, nor through a mapping, once what was written there before has gone to
+/// the disk. tmpfs has no disk: it never notices a second write to a mapped page. The others
+/// are left out because nobody has looked.
+pub(super) const fn dates_every_change(kind: FsType) -> bool {
+    match kind {
+        FsType::Ext | FsType::Xfs | FsType::Btrfs | FsType::F2fs => true,
+        FsType::Bcachefs | FsType::Zfs | FsType::Tmpfs | FsType::Other => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,19 +6,22 @@
 //! descriptor it was made with.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::PassthroughFs;
-use super::cache_policy::{Access, OpenedFile, file_reply_flags};
+use super::cache_policy::{Access, CachedPages, OpenedFile, file_reply_flags, looks_at_contents};
 use super::killpriv::SetIds;
 use super::privilege::{AsCaller, HostCaller};
 use super::settings::Settings;
+use super::store::contents::{ContentsStamp, WaitingStamp};
 use super::store::handles::Open;
 use super::store::inode::Inode;
 use crate::fs::filesystem::{CreateIntent, CreateRequest, OpenNode, SyncScope, TmpfileRequest};
 use crate::fs::types::{Caller, Entry, HandleRef, NodeId, Opened};
 use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
-use crate::sys::meta::FileType;
+use crate::sys::meta::{self, FileType};
 use crate::sys::open::{self, HostOpenFlags};
 use crate::sys::thread::FsThread;
 use crate::wire::flags::{OpenFlags, SessionFlags};
@@ -160,7 +163,8 @@ impl PassthroughFs {
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let entry = self.entry_of_new(parent, file.as_fd())?;
         let inode = self.inode_of(&entry)?;
-        let opened = self.opened_file(&inode, file, flags);
+        // As if it had been emptied: there are no pages of it to keep.
+        let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC);
         Ok((entry, opened))
     }
 
@@ -178,17 +182,39 @@ impl PassthroughFs {
         }
     }
 
-    fn opened_file(&self, inode: &Inode, file: OwnedFd, flags: OpenFlags) -> Opened<'_> {
+    fn opened_file(&self, inode: &Arc<Inode>, file: OwnedFd, flags: OpenFlags) -> Opened<'_> {
+        let fs_type = self.file_systems.kind(inode.identity.place, file.as_fd());
+        let stamp = if looks_at_contents(self.settings.cache, flags, fs_type) {
+            self.contents_stamp(file.as_fd())
+        } else {
+            None
+        };
+        let is_known = stamp.is_some_and(|stamp| inode.known_contents.are(stamp));
         let opened = OpenedFile {
             access: Access::of(flags),
-            fs_type: self.file_systems.kind(inode.identity.place, file.as_fd()),
+            fs_type,
+            pages: match is_known {
+                true => CachedPages::Valid,
+                false => CachedPages::Unknown,
+            },
         };
-        let flags = file_reply_flags(self.settings.cache, self.negotiated(), opened);
-        let handle = self.handles.insert(inode.id, Open::File(file));
+        let waiting = stamp.filter(|_| !is_known);
+        let waiting = waiting.map(|stamp| WaitingStamp::new(Arc::clone(inode), stamp));
+        let handle = self
+            .handles
+            .insert_waiting(inode.id, Open::File(file), waiting);
         Opened {
             handle: HandleRef::new(self, inode.id, handle),
-            flags,
+            flags: file_reply_flags(self.settings.cache, self.negotiated(), opened),
         }
+    }
+
+    /// The state of a file's contents. Without one, which is no error, the guest reads the file
+    /// once more.
+    fn contents_stamp(&self, file: BorrowedFd<'_>) -> Option<ContentsStamp> {
+        let stat = meta::stat_fd(file).ok()?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        ContentsStamp::of(&stat, now.ok()?, self.settings.keep_cache_after)
     }
 
     fn host_flags(&self, flags: OpenFlags) -> Result<HostOpenFlags> {

@@ -13,6 +13,13 @@ const AUTO_VALID: Duration = Duration::from_secs(1);
 /// For how long a guest that owns the directory alone believes what it was told: a day.
 const LONG_VALID: Duration = Duration::from_secs(86_400);
 
+/// For how long a file must have been left alone before the guest may keep its pages over an
+/// OPEN. Two writes within one tick of the host's clock (10 ms, on old file systems a second or
+/// two) bear the same time. And who writes through a mapping is dated only at the first write to
+/// a page, then no more until that page has gone to the disk: 35 s later as the kernel is set up
+/// (`vm.dirty_expire_centisecs`, `vm.dirty_writeback_centisecs`), and a bit more for a busy disk.
+const KEEP_CACHE_AFTER: Duration = Duration::from_secs(60);
+
 /// How much a guest may cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachePolicy {
@@ -72,6 +79,9 @@ pub struct Settings {
     pub entry_valid: Duration,
     /// For how long the guest may believe that a name is missing; zero to be asked each time.
     pub negative_valid: Duration,
+    /// For how long a file must have been left alone before a guest with [`CachePolicy::Auto`]
+    /// may keep its pages over an OPEN.
+    pub keep_cache_after: Duration,
     /// The guest may hold back writes (`WRITEBACK_CACHE`).
     pub writeback: bool,
     /// Offer READDIRPLUS. Without effect with [`CachePolicy::Never`], where the attributes
@@ -138,6 +148,7 @@ impl Settings {
             attr_valid: valid,
             entry_valid: valid,
             negative_valid,
+            keep_cache_after: KEEP_CACHE_AFTER,
             writeback: false,
             readdirplus: true,
             xattr: false,

@@ -174,3 +174,43 @@ pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
     };
     cvt(result).unwrap_or_else(|error| panic!("prlimit: {error}"));
 }
+
+/// The first page of a file of the host, mapped for writing.
+#[derive(Debug)]
+pub(crate) struct MappedPage {
+    ptr: *mut u8,
+}
+
+const PAGE: usize = 4096;
+
+impl MappedPage {
+    /// Of a file that is open for reading and writing and has a page.
+    pub(crate) fn new(file: &impl AsRawFd) -> Self {
+        // SAFETY: a fresh shared mapping, wherever the kernel likes.
+        let ptr = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(ptr, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        MappedPage { ptr: ptr.cast() }
+    }
+
+    /// Writes the first byte.
+    pub(crate) fn store(&self, byte: u8) {
+        // SAFETY: the page is mapped for writing for the life of the value.
+        unsafe { self.ptr.write_volatile(byte) };
+    }
+}
+
+impl Drop for MappedPage {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new`, and nothing else refers to it.
+        unsafe { libc::munmap(self.ptr.cast(), PAGE) };
+    }
+}

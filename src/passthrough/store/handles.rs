@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::contents::WaitingStamp;
 use super::shards::{NumberMap, SHARD_COUNT, remove, shard_of};
 use crate::fs::filesystem::OpenNode;
 use crate::fs::types::{HandleId, NodeId};
@@ -28,6 +29,7 @@ pub(in crate::passthrough) enum Open {
 pub(in crate::passthrough) struct Handle {
     node: NodeId,
     open: Open,
+    waiting: Option<WaitingStamp>,
 }
 
 impl Handle {
@@ -39,6 +41,13 @@ impl Handle {
         match &self.open {
             Open::File(file) => Ok(file.as_fd()),
             Open::Directory(_) => Err(Errno::EISDIR),
+        }
+    }
+
+    /// The guest reads through this handle, which proves that it has got it.
+    pub(in crate::passthrough) fn note_read(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.arrive();
         }
     }
 
@@ -81,9 +90,23 @@ impl HandleStore {
 
     /// Gives a number to what was opened.
     pub(in crate::passthrough) fn insert(&self, node: NodeId, open: Open) -> HandleId {
+        self.insert_waiting(node, open, None)
+    }
+
+    /// The same, with a stamp that waits for the guest to use the handle.
+    pub(in crate::passthrough) fn insert_waiting(
+        &self,
+        node: NodeId,
+        open: Open,
+        waiting: Option<WaitingStamp>,
+    ) -> HandleId {
         // Relaxed: the number only has to be unique.
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::new(Handle { node, open });
+        let handle = Arc::new(Handle {
+            node,
+            open,
+            waiting,
+        });
         self.shard(number)
             .write()
             .unwrap_or_else(PoisonError::into_inner)

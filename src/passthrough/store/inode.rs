@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
+use super::contents::KnownContents;
 use crate::fs::types::NodeId;
 use crate::sys::errno::Result;
 use crate::sys::meta::{DeviceNumber, FileStat, FileType};
@@ -77,6 +78,8 @@ pub(in crate::passthrough) struct Inode {
     pub(in crate::passthrough) file_type: FileType,
     /// A directory on another file system than its parent.
     pub(in crate::passthrough) is_mount_root: bool,
+    /// What the guest has in its page cache.
+    pub(in crate::passthrough) known_contents: KnownContents,
     /// How to reach it.
     reach: Reach,
     /// Lookups that the guest holds. Only `inodes` touches it.
@@ -91,6 +94,7 @@ impl Inode {
             identity: found.identity,
             file_type: found.file_type,
             is_mount_root: found.is_mount_root,
+            known_contents: KnownContents::default(),
             reach: found.reach,
             lookups: AtomicU64::new(1),
         }

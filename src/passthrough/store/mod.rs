@@ -1,5 +1,6 @@
 //! What the guest holds: nodes and handles, by number.
 
+pub(super) mod contents;
 pub(super) mod handles;
 pub(super) mod inode;
 pub(super) mod inodes;
