@@ -12,6 +12,7 @@ pub mod dirent;
 pub mod errno;
 pub mod fs_type;
 pub mod kernel;
+pub mod lock;
 pub mod meta;
 pub mod open;
 pub mod path_ops;
