@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 
 use crate::fs::data::{DataSink, DataSource};
+use crate::fs::late::{RequestId, Waited, WaitingRoom};
 use crate::fs::types::{
     Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
     GrantOwner, HandleId, HeldLock, LockKind, LockOwner, LockRange, LockType, Lookup, Negotiated,
@@ -260,7 +261,7 @@ pub struct LockRequest {
     pub lock_type: LockType,
     /// Where; everything for [`LockKind::Flock`].
     pub range: LockRange,
-    /// Process in the guest; for logs only.
+    /// Process in the guest, for GETLK to tell its neighbours.
     pub pid: u32,
 }
 
@@ -403,6 +404,13 @@ pub trait FileSystem: GrantOwner + Send + Sync + 'static {
     /// Takes or gives back a lock, without waiting. Errors: `ENOSYS` not negotiated, `EAGAIN`
     /// somebody is in the way, `ENOLCK` no room for more.
     fn setlk(&self, request: &LockRequest) -> Result<()>;
+    /// The same, but where somebody is in the way the request is set aside in `room` until they
+    /// are not. Errors: as `setlk` but `EAGAIN`; `EDEADLK` they wait for this owner; `ENOLCK` it
+    /// cannot be set aside.
+    fn setlkw(&self, request: &LockRequest, room: &mut dyn WaitingRoom) -> Result<Waited>;
+    /// The guest takes back a request, which may be set aside, done, or yet to come: a caller
+    /// that waits for a lock has got a signal.
+    fn interrupt(&self, request: RequestId);
     /// ioctl(2) with `input` from the guest; returns how many bytes of `output` it filled.
     /// Errors: `ENOTTY` for every command that is not known to be harmless.
     fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize>;

@@ -9,9 +9,13 @@
 //! guarded by [`types::HandleRef`] until the reply is written, and lives until `release` or
 //! `releasedir`. A handle belongs to one node: presenting it with another is `EBADF`.
 //!
+//! **Waiting.** An operation that would wait for somebody else sets its request aside
+//! ([`late::WaitingRoom`]) and returns; no thread of the server ever waits for another request.
+//!
 //! **Threads.** Every method takes `&self` and is called from many threads at once, in any
 //! order; only `start_session` and `end_session` are called alone.
 
 pub mod data;
 pub mod filesystem;
+pub mod late;
 pub mod types;

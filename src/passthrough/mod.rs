@@ -45,6 +45,7 @@ use crate::fs::filesystem::{
     IoctlRequest, LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest,
     RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
+use crate::fs::late::{RequestId, Waited, WaitingRoom};
 use crate::fs::types::{
     Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
     GrantOwner, HandleId, HeldLock, Lookup, Negotiated, NodeId, Opened, SessionWishes,
@@ -322,6 +323,13 @@ impl FileSystem for PassthroughFs {
     fn setlk(&self, _request: &LockRequest) -> Result<()> {
         Err(Errno::ENOSYS)
     }
+
+    fn setlkw(&self, _request: &LockRequest, _room: &mut dyn WaitingRoom) -> Result<Waited> {
+        Err(Errno::ENOSYS)
+    }
+
+    // Nothing waits for anybody yet.
+    fn interrupt(&self, _request: RequestId) {}
 
     fn ioctl(&self, _request: &IoctlRequest, _input: &[u8], _output: &mut [u8]) -> Result<usize> {
         Err(Errno::ENOTTY)

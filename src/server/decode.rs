@@ -99,7 +99,7 @@ impl<'a> Decoder<'a> {
             Opcode::Access => self.access(),
             Opcode::Statfs => Ok(Operation::Statfs { node: self.node() }),
             Opcode::Syncfs => self.syncfs(),
-            Opcode::Interrupt => Ok(Operation::Interrupt),
+            Opcode::Interrupt => self.interrupt(),
             Opcode::Getlk => self.lock().map(Operation::Getlk),
             Opcode::Setlk => self.lock().map(Operation::Setlk),
             Opcode::Setlkw => self.lock().map(Operation::Setlkw),

@@ -1,16 +1,17 @@
-//! What: the arguments of GETLK, SETLK, SETLKW and IOCTL.
+//! What: the arguments of GETLK, SETLK, SETLKW, INTERRUPT and IOCTL.
 //!
 //! In: the private copy of the body. Out: ranges that are not empty and fit `off_t`; data of an
 //! ioctl that is really there. Does not: know which ioctls are harmless.
 
 use crate::fs::filesystem::{IoctlRequest, LockRequest};
+use crate::fs::late::RequestId;
 use crate::fs::types::{LockKind, LockOwner, LockRange, LockType};
 use crate::server::body::IOCTL_DATA_LEN_MAX;
 use crate::server::decode::{Decoder, size_at_most};
 use crate::server::operation::Operation;
 use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::{IoctlFlags, LockFlags};
-use crate::wire::request::{F_RDLCK, F_UNLCK, F_WRLCK, IoctlIn, LkIn};
+use crate::wire::request::{F_RDLCK, F_UNLCK, F_WRLCK, InterruptIn, IoctlIn, LkIn};
 
 impl<'a> Decoder<'a> {
     /// Errors: fcntl(2): `EINVAL` for an unknown type or an empty range.
@@ -39,6 +40,13 @@ impl<'a> Decoder<'a> {
             lock_type,
             range,
             pid: lock.lk.pid,
+        })
+    }
+
+    pub(super) fn interrupt(&mut self) -> Result<Operation<'a>> {
+        let interrupt: InterruptIn = self.args.take()?;
+        Ok(Operation::Interrupt {
+            request: RequestId::new(interrupt.unique),
         })
     }
 

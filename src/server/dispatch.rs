@@ -6,12 +6,14 @@
 //! has room for. Does not: write replies.
 
 use crate::fs::filesystem::{
-    CopyRangeRequest, CreateIntent, CreateRequest, FileSystem, ReadDirRequest, ReadRequest,
-    WriteRequest,
+    CopyRangeRequest, CreateIntent, CreateRequest, FileSystem, LockRequest, ReadDirRequest,
+    ReadRequest, WriteRequest,
 };
+use crate::fs::late::Waited;
 use crate::fs::types::{Entry, Lookup, NodeId, Opened};
 use crate::server::body::SYMLINK_TARGET_LEN_MAX;
 use crate::server::encode::Reply;
+use crate::server::late::Aside;
 use crate::server::operation::Operation;
 use crate::server::payload::{ReadRoom, WritePayload};
 use crate::server::readdir::{DirPacker, DirPlusPacker};
@@ -29,6 +31,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) source: &'a mut dyn RequestSource,
     /// How much of that belongs to the request.
     pub(super) left_len: usize,
+    /// The request's number.
+    pub(super) unique: u64,
     /// The room for the reply.
     pub(super) sink: &'a mut dyn ReplySink,
     /// Private room for a payload.
@@ -119,7 +123,8 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Statfs { node } => fs.statfs(node).map(Reply::Totals),
         Op::Syncfs { node } => done(fs.syncfs(node)),
         Op::Getlk(request) => fs.getlk(&request).map(|held| Reply::Lock(request, held)),
-        Op::Setlk(request) | Op::Setlkw(request) => done(fs.setlk(&request)),
+        Op::Setlk(request) => done(fs.setlk(&request)),
+        Op::Setlkw(request) => setlkw(fs, &request, around),
         Op::Ioctl {
             request,
             input,
@@ -127,7 +132,10 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         } => ioctl(around, output_len_max, |room| {
             fs.ioctl(&request, input, room)
         }),
-        Op::Interrupt => Ok(Reply::Silent),
+        Op::Interrupt { request } => {
+            fs.interrupt(request);
+            Ok(Reply::Silent)
+        }
         Op::Unsupported(_) => Err(Errno::ENOSYS),
     }
 }
@@ -153,6 +161,21 @@ fn create<'fs, F: FileSystem>(fs: &'fs F, request: &CreateRequest<'_>) -> Result
 
 fn created<'fs>(result: Result<(Entry<'fs>, Opened<'fs>)>) -> Result<Reply<'fs>> {
     result.map(|(entry, opened)| Reply::Created(opened, entry))
+}
+
+fn setlkw<'fs, F: FileSystem>(
+    fs: &F,
+    request: &LockRequest,
+    around: &mut Surroundings<'_>,
+) -> Result<Reply<'fs>> {
+    let mut aside = Aside {
+        sink: around.sink,
+        unique: around.unique,
+    };
+    fs.setlkw(request, &mut aside).map(|waited| match waited {
+        Waited::Settled => Reply::Empty,
+        Waited::Parked => Reply::Later,
+    })
 }
 
 /// The length was cut to 32 bits, so a count beyond them is a fault of ours.

@@ -26,6 +26,8 @@ use crate::wire::response;
 pub(super) enum Reply<'fs> {
     /// No reply at all.
     Silent,
+    /// The request was set aside, and this thread has nothing more to do with it.
+    Later,
     /// Success without a payload.
     Empty,
     Entry(Entry<'fs>),
@@ -66,6 +68,7 @@ pub(super) fn write_reply(
 ) -> Result<Outcome, ChannelError> {
     match reply {
         Reply::Silent => Ok(Outcome::NoReply),
+        Reply::Later => Ok(Outcome::Parked),
         Reply::Empty => write_parts(sink, unique, &[]),
         Reply::Attr(attr) => write_parts(sink, unique, attr_out(&attr).as_wire()),
         Reply::Statx(attr) => write_parts(sink, unique, statx_out(&attr).as_wire()),

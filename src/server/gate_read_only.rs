@@ -126,7 +126,7 @@ impl Gate for ReadOnlyGate {
             | Op::Getlk(_)
             | Op::Setlk(_)
             | Op::Setlkw(_)
-            | Op::Interrupt
+            | Op::Interrupt { .. }
             | Op::Unsupported(_) => Ok(operation),
         }
     }

@@ -9,7 +9,8 @@
 //!
 //! Invariants: header and arguments are copied once into memory of the thread, and only the copy
 //! is believed; the contents of a WRITE are never copied. Any bytes lead to a reply, to silence
-//! where the protocol asks for it, or to [`Outcome::Dropped`]; never to a panic. An operation that
+//! where the protocol asks for it, to a reply that comes later, or to [`Outcome::Dropped`]; never
+//! to a panic. An operation that
 //! fails, or whose reply cannot be written, grants the guest nothing. Does not: know rings, or
 //! what a file is.
 
@@ -23,6 +24,7 @@ mod dispatch;
 mod encode;
 pub mod gate;
 pub mod gate_read_only;
+mod late;
 mod log_limit;
 pub mod operation;
 mod payload;
@@ -137,6 +139,7 @@ impl<F: FileSystem> Server<F> {
         let mut around = Surroundings {
             source: ends.source,
             left_len: plan.left_len,
+            unique: header.unique,
             sink: ends.sink,
             buffer: &mut scratch.reply,
         };

@@ -13,6 +13,7 @@ use crate::fs::filesystem::{
     LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest,
     SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
+use crate::fs::late::RequestId;
 use crate::fs::types::{Caller, FileName, HandleId, NodeId};
 use crate::wire::flags::OpenFlags;
 use crate::wire::opcode::Opcode;
@@ -245,8 +246,12 @@ pub enum Operation<'a> {
         /// Room for the answer, at most 16383 bytes.
         output_len_max: usize,
     },
-    /// INTERRUPT: nothing to do, because every request ends by itself.
-    Interrupt,
+    /// INTERRUPT: of weight for requests that wait for somebody else; the others end by
+    /// themselves.
+    Interrupt {
+        /// The request that the guest gives up.
+        request: RequestId,
+    },
     /// An operation that is not served: `ENOSYS`, which is how guests find out.
     Unsupported(Opcode),
 }
@@ -299,7 +304,7 @@ impl Operation<'_> {
             | Operation::Syncfs { .. }
             | Operation::Setlk(_)
             | Operation::Setlkw(_)
-            | Operation::Interrupt
+            | Operation::Interrupt { .. }
             | Operation::Unsupported(_) => 0,
         }
     }

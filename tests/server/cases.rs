@@ -265,7 +265,7 @@ fn names() -> Vec<Case> {
             a().u32s(&[2, 0]).u64s(&[70, 1, 71, 2]),
             "forget 71 2",
         ),
-        silent(Opcode::Interrupt, a().u64(99), ""),
+        silent(Opcode::Interrupt, a().u64(99), "interrupt 99"),
         case(
             Opcode::Symlink,
             a().bytes(b"new\0../to\0"),
@@ -414,7 +414,7 @@ fn locks_and_ioctls() -> Vec<Case> {
         case(
             Opcode::Setlkw,
             lock(5, 2, 2, 1),
-            "setlk 42 55 owner 9 Flock Unlock 0 9223372036854775807 by 77",
+            "setlkw 42 55 owner 9 Flock Unlock 0 9223372036854775807 by 77",
             0,
         ),
         case(

@@ -17,6 +17,7 @@ use virtiofsd::fs::filesystem::{
     IoctlRequest, LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest,
     RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
+use virtiofsd::fs::late::{LateAnswer, RequestId, Waited, WaitingRoom};
 use virtiofsd::fs::types::{
     Attr, AttrReply, Caller, DirEntry, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName,
     FsTotals, GrantOwner, HandleId, HandleRef, HeldLock, LockOwner, LockRange, LockType, Lookup,
@@ -76,6 +77,8 @@ pub(crate) struct FakeFs {
     pub(crate) forgotten: AtomicU64,
     pub(crate) starts: AtomicU64,
     pub(crate) ends: AtomicU64,
+    /// Requests that were set aside.
+    pub(crate) late: Mutex<Vec<Box<dyn LateAnswer>>>,
     next_id: AtomicU64,
 }
 
@@ -97,6 +100,7 @@ impl FakeFs {
             forgotten: AtomicU64::new(0),
             starts: AtomicU64::new(0),
             ends: AtomicU64::new(0),
+            late: Mutex::default(),
             next_id: AtomicU64::new(100),
         }
     }
@@ -497,6 +501,20 @@ impl FileSystem for FakeFs {
 
     fn setlk(&self, request: &LockRequest) -> Result<()> {
         self.called(format!("setlk {}", lock(request)))
+    }
+
+    fn setlkw(&self, request: &LockRequest, room: &mut dyn WaitingRoom) -> Result<Waited> {
+        self.called(format!("setlkw {}", lock(request)))?;
+        let Some(answer) = room.park() else {
+            return Ok(Waited::Settled);
+        };
+        self.late.lock().expect("no panic").push(answer);
+        Ok(Waited::Parked)
+    }
+
+    fn interrupt(&self, request: RequestId) {
+        // It has no way to say that it failed.
+        let _ = self.called(format!("interrupt {}", request.raw()));
     }
 
     fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize> {

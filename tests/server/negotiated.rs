@@ -2,13 +2,17 @@
 //! look-ups of `.` and `..`.
 
 use virtiofsd::server::Server;
-use virtiofsd::wire::channel::Outcome;
+use virtiofsd::sys::errno::Errno;
+use virtiofsd::wire::channel::{Outcome, RequestHandler};
 use virtiofsd::wire::flags::SessionFlags;
+use virtiofsd::wire::header::OutHeader;
 use virtiofsd::wire::opcode::Opcode;
+use virtiofsd::wire::pod::Plain;
 
-use crate::cases::{Args, error_of, init, mounted, send};
+use crate::cases::{Args, UNIQUE, error_of, init, mounted, send};
 use crate::double::{FakeFs, IOCTL_OUTPUT, WANTED};
 use crate::operations::{ROOM, call_of, payload_of};
+use crate::slices::{ParkingSink, SliceSource};
 
 #[test]
 fn dots_are_names_only_for_a_guest_that_may_export_the_mount() {
@@ -64,6 +68,30 @@ fn locks_are_checked_and_conflicts_are_reported() {
     assert_eq!(held, expected);
     let free = payload_of(&server, &lock(Opcode::Getlk, 0, u64::MAX, 1), ROOM);
     assert_eq!(free[16..20], 2_u32.to_ne_bytes());
+}
+
+#[test]
+fn lock_that_has_to_wait_is_answered_later_and_once() {
+    for (result, error) in [(Ok(()), 0), (Err(Errno::EDEADLK), -libc::EDEADLK)] {
+        let server = mounted();
+        let fixed = Args::new().u64s(&[55, 9, 1, 2]).u32s(&[1, 77, 0, 0]);
+        let request = fixed.to(Opcode::Setlkw, 42).bytes();
+        let mut sink = ParkingSink::new(ROOM);
+        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink);
+        assert_eq!(outcome, Outcome::Parked);
+        assert_eq!(sink.now.writes, []);
+        let parked = server.file_system().late.lock().expect("no panic").pop();
+        let parked = parked.expect("one was set aside");
+        assert_eq!(parked.request().raw(), UNIQUE);
+        parked.answer(result);
+        let header = OutHeader {
+            len: 16,
+            error,
+            unique: UNIQUE,
+        };
+        let later = sink.later.lock().expect("no panic");
+        assert_eq!(*later, [header.as_wire()]);
+    }
 }
 
 #[test]

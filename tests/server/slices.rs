@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
 
 use virtiofsd::wire::channel::{ChannelError, FileSpan, LateReply, ReplySink, RequestSource};
 
@@ -108,5 +109,55 @@ impl ReplySink for SliceSink {
 
     fn park(&mut self) -> Option<Box<dyn LateReply>> {
         None
+    }
+}
+
+/// Room for a reply that may come later, but once.
+#[derive(Debug)]
+pub(crate) struct ParkingSink {
+    pub(crate) now: SliceSink,
+    /// What came later.
+    pub(crate) later: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl ParkingSink {
+    pub(crate) fn new(capacity: usize) -> Self {
+        ParkingSink {
+            now: SliceSink::new(capacity),
+            later: Arc::default(),
+        }
+    }
+}
+
+impl ReplySink for ParkingSink {
+    fn capacity(&self) -> usize {
+        self.now.capacity()
+    }
+
+    fn write_at(&mut self, offset: usize, bytes: &[u8]) -> std::result::Result<(), ChannelError> {
+        self.now.write_at(offset, bytes)
+    }
+
+    fn read_from_file(
+        &mut self,
+        reply_offset: usize,
+        file: BorrowedFd<'_>,
+        span: FileSpan,
+    ) -> io::Result<usize> {
+        self.now.read_from_file(reply_offset, file, span)
+    }
+
+    fn park(&mut self) -> Option<Box<dyn LateReply>> {
+        self.now.reachable = 0;
+        Some(Box::new(SliceLateReply(Arc::clone(&self.later))))
+    }
+}
+
+#[derive(Debug)]
+struct SliceLateReply(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl LateReply for SliceLateReply {
+    fn finish(self: Box<Self>, reply: &[u8]) {
+        self.0.lock().expect("no panic").push(reply.to_vec());
     }
 }

@@ -6,6 +6,7 @@ use crate::fs::filesystem::{
     NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest,
     SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
 };
+use crate::fs::late::RequestId;
 use crate::fs::types::{
     Caller, FileName, HandleId, LockKind, LockOwner, LockRange, LockType, NodeId, SecurityContexts,
 };
@@ -278,7 +279,9 @@ fn holding() -> Vec<Operation<'static>> {
         Operation::Getlk(lock),
         Operation::Setlk(lock),
         Operation::Setlkw(lock),
-        Operation::Interrupt,
+        Operation::Interrupt {
+            request: RequestId::new(1),
+        },
         Operation::Unsupported(Opcode::Bmap),
     ]
 }
