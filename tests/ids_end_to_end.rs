@@ -399,3 +399,46 @@ fn no_id_is_refused_at_the_edge_whatever_the_rules_say() {
     assert_eq!(made, Err(libc::EINVAL));
     assert_eq!(tree_state(&share.path()), before);
 }
+
+#[test]
+fn root_of_a_guest_with_its_own_ids_may_write_to_all_directories() {
+    if !common::is_root_or_skip("root_of_a_guest_with_its_own_ids_may_write_to_all_directories") {
+        return;
+    }
+    let share = Share::new();
+    share.mkdir("home");
+    own(&share, "home", 1005, 2005);
+    fs::set_permissions(share.at("home"), Permissions::from_mode(0o700)).unwrap();
+    let mut client = Client::with_args(&share, &BOTH_WAYS);
+    let home = client.node("home");
+    client.mkdir(home, "by-root", 0o755).unwrap();
+    assert_eq!(host_owner(&share, "home/by-root"), (1000, 2000));
+    let (entry, _) = client
+        .create(home, "file", REG | 0o600, libc::O_RDWR)
+        .unwrap();
+    assert_eq!((entry.attr.uid, entry.attr.gid), (0, 0));
+    // Root is not all-powerful: a disk that user 1000 of the host could open is not made.
+    let disk = client.mknod(home, "disk", libc::S_IFBLK | 0o600, 0x800);
+    assert_eq!(disk.map(drop), Err(libc::EPERM));
+    // Others are held to the permissions, and so is the thread after it has acted for root.
+    act_as(&mut client, 6, 6);
+    let refused = client.mkdir(home, "by-six", 0o755);
+    assert_eq!(refused.map(drop), Err(libc::EACCES));
+    act_as(&mut client, 5, 5);
+    client.mkdir(home, "by-five", 0o755).unwrap();
+}
+
+#[test]
+fn a_squashed_root_is_held_to_permissions() {
+    if !common::is_root_or_skip("a_squashed_root_is_held_to_permissions") {
+        return;
+    }
+    let share = Share::new();
+    share.mkdir("home");
+    own(&share, "home", 5, 5);
+    let squash = ["--translate-uid=squash-guest:0:65534:1"];
+    let mut client = Client::with_args(&share, &squash);
+    let home = client.node("home");
+    let refused = client.mkdir(home, "new", 0o755);
+    assert_eq!(refused.map(drop), Err(libc::EACCES));
+}

@@ -24,10 +24,17 @@
 //! fills it from the permitted one, so one capset(2) on the way out is all it costs. Keeping
 //! every capability (SECBIT_NO_SETUID_FIXUP) would be cheaper by one call, but `CAP_SYS_RESOURCE`
 //! would then lift quotas and `CAP_FSETID` the rules for set-group-id.
+//!
+//! **Root.** Where the policy gives the guest a range of ids of its own, its root is no root on
+//! the host, and yet has to be able to make things in directories of the other users of its
+//! range, as its kernel has allowed. It keeps `CAP_DAC_OVERRIDE` for the same reason. That is no
+//! more than it has by renaming and removing, which the daemon does as itself. It does not keep
+//! `CAP_MKNOD`: a device node that belongs to an ordinary user is a hole in the host. A root that
+//! is squashed, and so is not shown as root again, keeps nothing.
 
 use crate::fs::types::Caller;
 use crate::ids::translator::Translator;
-use crate::ids::types::{HostGid, HostUid};
+use crate::ids::types::{GuestUid, HostGid, HostUid};
 use crate::sys::credentials;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::thread::FsThread;
@@ -38,6 +45,16 @@ pub(super) struct HostCaller {
     uid: HostUid,
     gid: HostGid,
     supplementary_gid: Option<HostGid>,
+    rank: Rank,
+}
+
+/// What a caller may do in the guest, as far as the host has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rank {
+    /// Root there, and shown as root again.
+    Root,
+    /// Anybody else.
+    Ordinary,
 }
 
 impl HostCaller {
@@ -53,10 +70,16 @@ impl HostCaller {
             Some(gid) => Some(translator.host_gid(gid).ok_or(Errno::EPERM)?),
             None => None,
         };
+        let host_uid = translator.host_uid(uid).ok_or(Errno::EPERM)?;
+        let rank = match (uid, translator.guest_uid(host_uid)) {
+            (GuestUid::ROOT, GuestUid::ROOT) => Rank::Root,
+            _ => Rank::Ordinary,
+        };
         Ok(HostCaller {
-            uid: translator.host_uid(uid).ok_or(Errno::EPERM)?,
+            uid: host_uid,
             gid: translator.host_gid(gid).ok_or(Errno::EPERM)?,
             supplementary_gid,
+            rank,
         })
     }
 }
@@ -107,7 +130,12 @@ impl<'thread> AsCaller<'thread> {
             None
         };
         let uid = if switch_uid {
-            Some(EffectiveUid::switch(thread, uid, known)?)
+            let permissions = match (known, caller.rank) {
+                (GroupKnowledge::Exact, Rank::Ordinary) => Permissions::Checked,
+                (GroupKnowledge::None, Rank::Root | Rank::Ordinary)
+                | (GroupKnowledge::Exact, Rank::Root) => Permissions::Overridden,
+            };
+            Some(EffectiveUid::switch(thread, uid, permissions)?)
         } else {
             None
         };
@@ -158,16 +186,25 @@ impl Drop for EffectiveGid<'_> {
     }
 }
 
+/// Who checks the permissions of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Permissions {
+    /// The host's kernel.
+    Checked,
+    /// The guest's alone: `CAP_DAC_OVERRIDE` stays effective.
+    Overridden,
+}
+
 /// The thread has the caller's user id, and at most one effective capability.
 #[derive(Debug)]
 struct EffectiveUid<'thread>(&'thread FsThread);
 
 impl<'thread> EffectiveUid<'thread> {
-    fn switch(thread: &'thread FsThread, uid: u32, known: GroupKnowledge) -> Result<Self> {
+    fn switch(thread: &'thread FsThread, uid: u32, permissions: Permissions) -> Result<Self> {
         credentials::set_effective_uid(uid)?;
         let switched = EffectiveUid(thread);
         let own = thread.own();
-        if known == GroupKnowledge::None
+        if permissions == Permissions::Overridden
             && own.uid == 0
             && let Some(sets) = own.capabilities.only_dac_override()
         {
