@@ -58,6 +58,25 @@ fn lookup_of_a_missing_name_is_a_negative_entry_where_the_guest_is_alone() {
     }
 }
 
+#[test]
+fn time_outs_set_for_how_long_a_missing_name_is_believed() {
+    for (args, valid) in [
+        (&["--negative-timeout=1.5"][..], Some((1, 500_000_000))),
+        (&["--cache=always", "--timeout=7"], Some((7, 0))),
+        (&["--cache=always", "--entry-timeout=7"], Some((7, 0))),
+        (&["--cache=always", "--attr-timeout=7"], Some((86_400, 0))),
+        (&["--cache=always", "--timeout=0"], None),
+        (&["--cache=always", "--negative-timeout=0"], None),
+        (&["--cache=auto", "--timeout=7"], None),
+    ] {
+        let share = Share::new();
+        let mut client = Client::with_args(&share, args);
+        let missing = client.lookup(ROOT, "missing");
+        let believed = missing.map(|entry| (entry.node, entry.entry_valid)).ok();
+        assert_eq!(believed, valid.map(|valid| (0, valid)), "{args:?}");
+    }
+}
+
 /// A second write to a mapped page moves no time, so a daemon that goes by times alone would let
 /// the guest keep the first.
 #[test]

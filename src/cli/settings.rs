@@ -100,10 +100,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
         ("--no-opendir", semantics.no_opendir),
         ("--no-readdir", semantics.no_readdir),
         (
-            "--negative-timeout",
-            options.caching.negative_timeout.is_some(),
-        ),
-        (
             "--inode-file-handles=mandatory",
             options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,
         ),
@@ -123,12 +119,15 @@ fn share(options: &Options) -> ShareSettings {
     };
     let usual = ShareSettings::new(cache);
     let entry_valid = caching.entry_timeout.or(caching.timeout);
+    let entry_valid = entry_valid.unwrap_or(usual.entry_valid);
     let attr_valid = caching.attr_timeout.or(caching.timeout);
+    // Who believes a name for less than usual does not believe longer that one is missing.
+    let negative_valid = usual.negative_valid.min(entry_valid);
     let has_xattr = has_xattr(metadata);
     ShareSettings {
-        entry_valid: entry_valid.unwrap_or(usual.entry_valid),
+        entry_valid,
         attr_valid: attr_valid.unwrap_or(usual.attr_valid),
-        negative_valid: caching.negative_timeout.unwrap_or(usual.negative_valid),
+        negative_valid: caching.negative_timeout.unwrap_or(negative_valid),
         writeback: caching.writeback,
         readdirplus: !caching.no_readdirplus,
         xattr: has_xattr,

@@ -33,7 +33,8 @@ pub(crate) struct CachingOptions {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) attr_timeout: Option<Duration>,
 
-    /// How long the guest may believe that a name does not exist; 0 makes it ask each time
+    /// How long the guest may believe that a name does not exist; 0 makes it ask each time, as
+    /// --cache auto and never do without this option
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) negative_timeout: Option<Duration>,
 
