@@ -92,8 +92,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--allow-immutable", metadata.allow_immutable),
-        ("--allow-project-id", metadata.allow_project_id),
         ("--posix-lock", semantics.posix_lock),
         ("--flock", semantics.flock),
         ("--no-open", semantics.no_open),

@@ -4,7 +4,7 @@
 //! file system is the only source of truth: nothing is cached here but which node is which file.
 //!
 //! ```text
-//!   namespace  open  dir  attr  data  xattr      the operations, a family to a file
+//!   namespace  open  dir  attr  data  xattr  ioctl    the operations, a family to a file
 //!        \      |     |    /
 //!         lookup    privilege  killpriv          a name to a node; acting as the caller
 //!             \      /
@@ -24,6 +24,7 @@ mod cache_policy;
 mod data;
 mod dir;
 mod file_systems;
+mod ioctl;
 mod killpriv;
 mod lookup;
 mod namespace;
@@ -65,6 +66,7 @@ use store::inodes::InodeStore;
 const WANTED_ALWAYS: SessionFlags = SessionFlags::ASYNC_READ
     .union(SessionFlags::ATOMIC_O_TRUNC)
     .union(SessionFlags::BIG_WRITES)
+    .union(SessionFlags::HAS_IOCTL_DIR)
     .union(SessionFlags::ASYNC_DIO)
     .union(SessionFlags::PARALLEL_DIROPS)
     .union(SessionFlags::MAX_PAGES)
@@ -331,8 +333,8 @@ impl FileSystem for PassthroughFs {
     // Nothing waits for anybody yet.
     fn interrupt(&self, _request: RequestId) {}
 
-    fn ioctl(&self, _request: &IoctlRequest, _input: &[u8], _output: &mut [u8]) -> Result<usize> {
-        Err(Errno::ENOTTY)
+    fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize> {
+        self.run_ioctl(request, input, output)
     }
 
     fn syncfs(&self, node: NodeId) -> Result<()> {

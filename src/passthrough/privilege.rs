@@ -220,6 +220,35 @@ impl Drop for EffectiveUid<'_> {
     }
 }
 
+/// The thread has no more rights over inode flags than the owner of the inode has. Not to be
+/// combined with [`AsCaller`], which takes more away: coming back from here would give it back.
+#[derive(Debug)]
+pub(super) struct AsOrdinaryOwner<'thread>(Option<&'thread FsThread>);
+
+impl<'thread> AsOrdinaryOwner<'thread> {
+    /// Takes the rights away.
+    ///
+    /// # Errors
+    /// As capset(2), which lets everybody take capabilities from himself.
+    pub(super) fn on(thread: &'thread FsThread) -> Result<Self> {
+        let own = thread.own().capabilities;
+        let ordinary = own.without_inode_rights();
+        if ordinary == own {
+            return Ok(AsOrdinaryOwner(None));
+        }
+        credentials::set_capabilities(&ordinary)?;
+        Ok(AsOrdinaryOwner(Some(thread)))
+    }
+}
+
+impl Drop for AsOrdinaryOwner<'_> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0 {
+            or_abort(credentials::set_capabilities(&thread.own().capabilities));
+        }
+    }
+}
+
 /// Ends the process if the way back failed.
 fn or_abort(restored: Result<()>) {
     if let Err(errno) = restored {

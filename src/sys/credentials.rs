@@ -16,6 +16,8 @@ const CAPABILITY_VERSION: u32 = 0x2008_0522;
 const DAC_OVERRIDE_BIT: u32 = 1 << 1;
 /// `CAP_FSETID`, a bit of the first word.
 const FSETID_BIT: u32 = 1 << 4;
+/// `CAP_LINUX_IMMUTABLE` and `CAP_SYS_RESOURCE`, bits of the first word.
+const INODE_RIGHTS_BITS: u32 = 1 << 9 | 1 << 24;
 /// The kernel's "leave this id unchanged".
 const UNCHANGED: c_long = -1;
 
@@ -43,6 +45,16 @@ impl CapabilitySets {
     pub fn has_fsetid(&self) -> bool {
         let [low, _] = &self.0;
         low.effective & FSETID_BIT != 0
+    }
+
+    /// The same sets without what lets more be done to inode flags than their owner may:
+    /// `CAP_LINUX_IMMUTABLE` for the immutable and append-only flags, `CAP_SYS_RESOURCE` for the
+    /// journalling of contents. They stay permitted.
+    #[must_use]
+    pub fn without_inode_rights(self) -> Self {
+        let [mut low, high] = self.0;
+        low.effective &= !INODE_RIGHTS_BITS;
+        CapabilitySets([low, high])
     }
 
     /// The same sets with nothing effective but `CAP_DAC_OVERRIDE`, or `None` when that is not

@@ -51,6 +51,7 @@ errnos!(
     ELOOP,
     EMFILE,
     EMLINK,
+    EMSGSIZE,
     ENAMETOOLONG,
     ENFILE,
     ENODATA,

@@ -11,6 +11,7 @@ pub mod data;
 pub mod dirent;
 pub mod errno;
 pub mod fs_type;
+pub mod ioctl;
 pub mod kernel;
 pub mod lock;
 pub mod meta;

@@ -179,6 +179,29 @@ impl Session {
         Ok(one_u64(&reply))
     }
 
+    /// IOCTL with the argument `input` and room for `room` bytes of answer.
+    pub(crate) fn ioctl(
+        &mut self,
+        at: At,
+        command: u32,
+        input: &[u8],
+        room: usize,
+    ) -> Reply<Vec<u8>> {
+        let body = Bytes::new()
+            .u64(at.fh)
+            .u32(0)
+            .u32(command)
+            .u64(0)
+            .u32(u32_of(input.len()))
+            .u32(u32_of(room))
+            .raw(input);
+        let reply = self.call(op::IOCTL, at.node, &body.done(), 16 + room)?;
+        let mut fields = Fields::new(&reply);
+        // The result of the command, flags, and two counts that only CUSE has.
+        fields.zeros(16);
+        Ok(fields.take(reply.len() - 16).to_vec())
+    }
+
     /// One READDIR or READDIRPLUS.
     pub(crate) fn readdir_once(&mut self, at: At, size: u32, plus: bool) -> Reply<Vec<Dirent>> {
         let opcode = if plus { op::READDIRPLUS } else { op::READDIR };

@@ -8,6 +8,7 @@ mod caching;
 mod credentials;
 mod data;
 mod dir;
+mod ioctl;
 mod killpriv;
 mod limits;
 mod lookup;

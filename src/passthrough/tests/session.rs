@@ -32,7 +32,6 @@ fn wishes_follow_the_settings() {
             | SessionFlags::DONT_MASK
             | SessionFlags::POSIX_ACL
             | SessionFlags::HANDLE_KILLPRIV_V2
-            | SessionFlags::HAS_IOCTL_DIR
     ));
     assert!(!wanted(Settings::new(CachePolicy::Never)).intersects(plus));
     assert!(wanted(Settings::new(CachePolicy::Metadata)).contains(plus));
