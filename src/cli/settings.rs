@@ -92,8 +92,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--posix-lock", semantics.posix_lock),
-        ("--flock", semantics.flock),
         ("--no-open", semantics.no_open),
         ("--no-opendir", semantics.no_opendir),
         ("--no-readdir", semantics.no_readdir),

@@ -4,7 +4,7 @@
 //! file system is the only source of truth: nothing is cached here but which node is which file.
 //!
 //! ```text
-//!   namespace  open  dir  attr  data  xattr  ioctl    the operations, a family to a file
+//!   namespace  open  dir  attr  data  xattr  ioctl  locks   the operations, a family to a file
 //!        \      |     |    /
 //!         lookup    privilege  killpriv          a name to a node; acting as the caller
 //!             \      /
@@ -17,7 +17,7 @@
 //! share can be named; nodes pin their files by `O_PATH` descriptors; only regular files and
 //! directories are ever opened beyond that. Locks: those of `store`, never held across a system
 //! call, and each open directory's own (see `dir`); no two of them together, but for the order
-//! that `store::inodes` states.
+//! that `store::inodes` states. The locks of `locks` are apart from these.
 
 mod attr;
 mod cache_policy;
@@ -26,6 +26,7 @@ mod dir;
 mod file_systems;
 mod ioctl;
 mod killpriv;
+mod locks;
 mod lookup;
 mod namespace;
 mod open;
@@ -38,6 +39,7 @@ mod tests;
 mod xattr;
 
 use std::ffi::CStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::fs::data::{DataSink, DataSource};
@@ -56,6 +58,7 @@ use crate::sys::errno::{Errno, Result};
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 use file_systems::FileSystems;
+use locks::Locks;
 use privilege::GroupKnowledge;
 use settings::{CachePolicy, Settings};
 use store::handles::HandleStore;
@@ -83,8 +86,9 @@ pub struct PassthroughFs {
     translator: Translator,
     store: InodeStore,
     handles: HandleStore,
+    locks: Locks,
     file_systems: FileSystems,
-    proc_fd: ProcFd,
+    proc_fd: Arc<ProcFd>,
     /// The capabilities that the present session settled on; see `negotiated`.
     session: AtomicU64,
 }
@@ -106,6 +110,7 @@ impl PassthroughFs {
 
     /// Forgets everything that the guest held and starts with these capabilities.
     fn begin(&self, flags: SessionFlags) {
+        self.locks.clear();
         self.handles.clear();
         self.store.clear();
         self.file_systems.clear();
@@ -120,13 +125,15 @@ impl PassthroughFs {
         wanted.set(SessionFlags::DO_READDIRPLUS, readdirplus);
         wanted.set(SessionFlags::READDIRPLUS_AUTO, readdirplus);
         wanted.set(SessionFlags::HANDLE_KILLPRIV_V2, settings.killpriv_v2);
+        wanted.set(SessionFlags::POSIX_LOCKS, settings.posix_lock);
+        wanted.set(SessionFlags::FLOCK_LOCKS, settings.flock);
         wanted | cache_policy::wanted(settings)
     }
 }
 
 impl GrantOwner for PassthroughFs {
     fn take_back_lookup(&self, node: NodeId) {
-        self.store.forget(node, 1);
+        self.forget(node, 1);
     }
 
     fn take_back_handle(&self, node: NodeId, handle: HandleId) {
@@ -169,6 +176,7 @@ impl FileSystem for PassthroughFs {
 
     fn forget(&self, node: NodeId, count: u64) {
         self.store.forget(node, count);
+        self.unlock_forgotten(node);
     }
 
     fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> Result<AttrReply<Attr>> {
@@ -254,11 +262,15 @@ impl FileSystem for PassthroughFs {
     }
 
     fn flush(&self, request: &FlushRequest) -> Result<()> {
-        self.flush_file(request.open)
+        let flushed = self.flush_file(request.open);
+        self.unlock_flushed(request);
+        flushed
     }
 
     fn release(&self, request: &ReleaseRequest) -> Result<()> {
-        self.close_file(request.open)
+        let closed = self.close_file(request.open);
+        self.unlock_released(request);
+        closed
     }
 
     fn fsync(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -294,7 +306,9 @@ impl FileSystem for PassthroughFs {
     }
 
     fn releasedir(&self, request: &ReleaseRequest) -> Result<()> {
-        self.close_directory(request.open)
+        let closed = self.close_directory(request.open);
+        self.unlock_released(request);
+        closed
     }
 
     fn fsyncdir(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
@@ -317,21 +331,21 @@ impl FileSystem for PassthroughFs {
         self.remove_node_xattr(node, name)
     }
 
-    // Guests keep locks to themselves until POSIX_LOCKS or FLOCK_LOCKS is asked for.
-    fn getlk(&self, _request: &LockRequest) -> Result<Option<HeldLock>> {
-        Err(Errno::ENOSYS)
+    fn getlk(&self, request: &LockRequest) -> Result<Option<HeldLock>> {
+        self.lock_holder(request)
     }
 
-    fn setlk(&self, _request: &LockRequest) -> Result<()> {
-        Err(Errno::ENOSYS)
+    fn setlk(&self, request: &LockRequest) -> Result<()> {
+        self.take_lock(request)
     }
 
-    fn setlkw(&self, _request: &LockRequest, _room: &mut dyn WaitingRoom) -> Result<Waited> {
-        Err(Errno::ENOSYS)
+    fn setlkw(&self, request: &LockRequest, room: &mut dyn WaitingRoom) -> Result<Waited> {
+        self.take_lock_or_wait(request, room)
     }
 
-    // Nothing waits for anybody yet.
-    fn interrupt(&self, _request: RequestId) {}
+    fn interrupt(&self, request: RequestId) {
+        self.locks.interrupt(request);
+    }
 
     fn ioctl(&self, request: &IoctlRequest, input: &[u8], output: &mut [u8]) -> Result<usize> {
         self.run_ioctl(request, input, output)

@@ -9,11 +9,13 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use super::PassthroughFs;
 use super::file_systems::FileSystems;
+use super::locks::Locks;
 use super::settings::{Negotiation, Settings};
 use super::store::handles::HandleStore;
 use super::store::inode::{Found, Identity, Reach};
@@ -165,6 +167,7 @@ impl PassthroughFs {
             "openat2 is {}",
             if openat2 { "used" } else { "not available" }
         );
+        let proc_fd = Arc::new(proc_fd);
         Ok(PassthroughFs {
             settings,
             translator,
@@ -175,6 +178,7 @@ impl PassthroughFs {
                 reach: Reach::Pinned(root),
             }),
             handles: HandleStore::new(),
+            locks: Locks::new(Arc::clone(&proc_fd)),
             file_systems: FileSystems::default(),
             proc_fd,
             session: AtomicU64::new(0),

@@ -13,7 +13,7 @@
 //! ring     the driver's half of a split virtqueue                              (Ring)
 //! queue    buffers with canaries, chains cut to any size, strict completions   (Queue)
 //! request  FUSE messages as bytes, laid out from uapi/linux/fuse.h             (Bytes, Fields)
-//! session  typed FUSE operations over a queue                                  (Session)
+//! session  typed FUSE operations over a queue; more in session_data and _lock  (Session)
 //! client   a Vm and a Session in one, for tests of operations                  (Client)
 //! oracle   is the daemon as sound as before a hostile case?                    (Oracle)
 //! templates a well-formed request of every operation, to be damaged
@@ -42,6 +42,7 @@ pub(crate) mod request;
 pub(crate) mod ring;
 pub(crate) mod session;
 pub(crate) mod session_data;
+pub(crate) mod session_lock;
 pub(crate) mod share;
 pub(crate) mod sys;
 pub(crate) mod templates;

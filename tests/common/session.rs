@@ -248,7 +248,8 @@ impl Session {
         self.send_without_reply(&message);
     }
 
-    fn send_without_reply(&mut self, message: &[u8]) {
+    /// Sends what is never answered, by the hiprio queue if there is one.
+    pub(crate) fn send_without_reply(&mut self, message: &[u8]) {
         let completion = match &self.hiprio {
             Some(hiprio) => hiprio
                 .lock()

@@ -138,6 +138,21 @@ pub(crate) fn birth_time(path: &Path) -> Option<(i64, u32)> {
     (out.stx_mask & libc::STATX_BTIME != 0).then_some((out.stx_btime.tv_sec, out.stx_btime.tv_nsec))
 }
 
+/// Takes (`F_RDLCK`, `F_WRLCK`) or gives back (`F_UNLCK`) a lock that belongs to the open file,
+/// on the bytes from `start` to `end`, without waiting.
+pub(crate) fn ofd_lock(file: &File, (start, end): (i64, i64), kind: i32) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: i16::try_from(kind).expect("a small constant"),
+        l_whence: 0,
+        l_start: start,
+        l_len: end - start + 1,
+        l_pid: 0,
+    };
+    // SAFETY: `lock` is valid, only read, and outlives the call.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    cvt(result).map(drop)
+}
+
 /// Both ends of a pipe, the reading one first.
 pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
     let mut fds = [0; 2];

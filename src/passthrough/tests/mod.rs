@@ -11,6 +11,8 @@ mod dir;
 mod ioctl;
 mod killpriv;
 mod limits;
+mod lock_waits;
+mod locks;
 mod lookup;
 mod namespace;
 mod open;
