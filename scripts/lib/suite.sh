@@ -1,17 +1,24 @@
 # shellcheck shell=bash
-# The guest tests for one number of request queues: daemon, guest, tests,
-# resets, power-off.
+# Tests in one guest: daemon, boot, tests, what the caller adds, power-off.
 #
 # The guest's agent (scripts/guest/agent) obeys one command at a time; every
 # wait for it has a limit, so a request that never comes back costs one failure
 # and the rest of this guest, not the whole run.
 #
-# In: GUEST and the control line of lib/vm.sh.
-# Out: PASSED (a count), FAILED (names, with the number of queues).
+# In: the control line of lib/vm.sh; SUITE_SETTINGS, SUITE_TOOLS.
+# Out: GUEST, SHARE; PASSED (a count), FAILED (names, each with what the guest was).
 
 PASSED=0
 FAILED=()
 TESTS=()
+
+# What the tests need of the daemon, whatever else is asked of it.
+readonly SUITE_OPTIONS=(--xattr)
+# Lines NAME=VALUE that the tests shall find in their environment, in the guest
+# and on the host.
+SUITE_SETTINGS=()
+# Programs for the guest; the tests find them in PATH.
+SUITE_TOOLS=()
 
 # Under emulation the slowest test takes 40 s and a boot 10 s on a quiet machine,
 # and several times as long on a busy one.
@@ -19,23 +26,26 @@ readonly TEST_LIMIT_S=300
 readonly BOOT_LIMIT_S=300
 readonly RESETS=3
 
-# select_tests [PREFIX...]: all tests, or those that begin so.
+# select_tests DIR [PREFIX...]: all tests of tests/guest/DIR, or those that begin
+# so. With "." for DIR, those of tests/guest itself.
 select_tests() {
-    local path name prefix
-    for path in "$REPO_DIR"/tests/guest/[0-9]*.sh; do
+    local dir=$1 path name prefix
+    shift
+    for path in "$REPO_DIR/tests/guest/$dir"/[0-9]*.sh; do
         name=$(basename "$path" .sh)
         [[ $name != *.host ]] || continue
-        (($#)) || TESTS+=("$name")
+        (($#)) || TESTS+=("$dir/$name")
         for prefix in "$@"; do
-            [[ $name != "$prefix"* ]] || TESTS+=("$name")
+            [[ $name != "$prefix"* ]] || TESTS+=("$dir/$name")
         done
     done
+    TESTS=("${TESTS[@]#./}")
     ((${#TESTS[@]})) || die "no test begins with: $*"
 }
 
 # verdict STATUS NAME SECONDS
 verdict() {
-    local label="$2 (queues: $SUITE_QUEUES)"
+    local label="$2 ($SUITE_LABEL)"
     if (($1 == 0)); then
         PASSED=$((PASSED + 1))
         printf 'ok    %s, %s s\n' "$label" "$3"
@@ -104,10 +114,14 @@ wait_ready() {
     return 1
 }
 
-run_suite() {
-    SUITE_QUEUES=$1
+# suite_up LABEL QUEUES [DAEMON-OPTION...]: a daemon on a fresh directory, and a
+# guest that has it mounted.
+suite_up() {
+    local label=$1 queues=$2 tree=$RUN_DIR/suite-tree
+    shift 2
+    SUITE_LABEL=$label
+    SUITE_QUEUES=$queues
     GUEST=off
-    local tree=$RUN_DIR/suite-tree name
     # On a disk: some of what is tested is not to be had on a tmpfs.
     SHARE=$(mktemp -d /var/tmp/virtiofsd-share.XXXXXX)
     chmod 755 "$SHARE"
@@ -117,24 +131,32 @@ run_suite() {
     rm -f "$RUN_DIR/fs.sock"
 
     new_initramfs "$tree"
-    cp -r "$REPO_DIR/tests/guest" "$tree/payload/tests"
-    install -m 755 "$REPO_DIR/scripts/guest/agent" "$tree/payload/agent"
-    install -m 755 "$BUSYBOX" "$tree/payload/busybox"
-    printf 'QUEUES=%d\n' "$SUITE_QUEUES" >"$tree/payload/settings"
+    fill_payload "$tree/payload"
     pack_initramfs "$tree" "$RUN_DIR/suite.cpio"
     rm -rf "$tree"
 
-    start_daemon "$SHARE" --xattr
-    say "booting the test guest, request queues: $SUITE_QUEUES ($ACCEL)"
-    start_qemu "$CONSOLE" "$RUN_DIR/suite.cpio" "try.mode=agent" "$SUITE_QUEUES" 1024 \
+    start_daemon "$SHARE" "${SUITE_OPTIONS[@]}" "$@"
+    say "booting the test guest, $label ($ACCEL)"
+    start_qemu "$CONSOLE" "$RUN_DIR/suite.cpio" "try.mode=agent" "$queues" 1024 \
         -drive "file=$ROOTFS_IMAGE,format=raw,if=none,id=root,readonly=on" -device virtio-blk-pci,drive=root
-
     timed boot boot_and_mount
-    for name in "${TESTS[@]}"; do
-        timed "$name" run_test "$name"
-    done
-    timed compare-trees compare_trees
-    timed reset-under-load reset_under_load
+}
+
+fill_payload() {
+    local payload=$1
+    cp -r "$REPO_DIR/tests/guest" "$payload/tests"
+    install -m 755 "$REPO_DIR/scripts/guest/agent" "$payload/agent"
+    install -m 755 "$BUSYBOX" "$payload/busybox"
+    mkdir "$payload/tools"
+    ((${#SUITE_TOOLS[@]} == 0)) || install -m 755 "${SUITE_TOOLS[@]}" "$payload/tools"
+    local setting
+    for setting in "QUEUES=$SUITE_QUEUES" "${SUITE_SETTINGS[@]}"; do
+        printf '%s=%q\n' "${setting%%=*}" "${setting#*=}"
+    done >"$payload/settings"
+}
+
+# The end of what suite_up began.
+suite_down() {
     timed daemon-is-the-same daemon_is_alive
     timed power-off power_off
     timed daemon-exits-0 daemon_exits_0
@@ -157,11 +179,19 @@ timed() {
 
 boot_and_mount() { wait_ready && ask 60 mount; }
 
+run_tests() {
+    local name
+    for name in "${TESTS[@]}"; do
+        timed "$name" run_test "$name"
+    done
+}
+
 run_test() {
     local name=$1 host=$REPO_DIR/tests/guest/$1.host.sh
     ask $((TEST_LIMIT_S + 20)) test "$name" "$TEST_LIMIT_S" || return 1
     [[ -r $host ]] || return 0
-    if ! (cd "$SHARE/t/$name" && bash -euo pipefail -c '. "$0"; . "$1"' \
+    # shellcheck disable=SC2016 # the inner shell expands it
+    if ! (cd "$SHARE/t/$name" && env "REPO_DIR=$REPO_DIR" "${SUITE_SETTINGS[@]}" bash -euo pipefail -c '. "$0"; . "$1"' \
         "$REPO_DIR/tests/guest/lib.sh" "$host") >"$RUN_DIR/host.log" 2>&1; then
         printf '      on the host:\n'
         sed 's/^/      /' "$RUN_DIR/host.log" | tail -n 20
@@ -217,5 +247,13 @@ daemon_exits_0() {
     ((status == 0)) && return 0
     printf '      its status is %d\n' "$status"
     show_daemon_log
+    return 1
+}
+
+# The last lines of a script that ran suites, and its status.
+report_suites() {
+    printf 'guest: %d passed, %d failed\n' "$PASSED" "${#FAILED[@]}"
+    ((${#FAILED[@]})) || return 0
+    printf 'guest: failed: %s\n' "${FAILED[@]}"
     return 1
 }

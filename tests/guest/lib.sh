@@ -5,9 +5,14 @@
 #   $WORK     that directory (also the current one)
 #   $SCRATCH  a directory of the guest's own, outside the share
 #   $QUEUES   the number of request queues
+#   $DAEMON_OPTIONS  the options that the daemon was started with
 # NN-name.host.sh, where there is one, runs on the host when the first part has
 # passed, in the same directory of the share. Both run with "set -euo pipefail";
 # a test has failed when its status is not 0.
+#
+# The tests in proof/ belong to scripts/fs-proof, and also have
+#   $MODE     its name for how the share is served
+#   $TOOLS    (on the host) the directory of the programs that the guest has in PATH
 
 fail() {
     printf 'fail: %s\n' "$*" >&2
