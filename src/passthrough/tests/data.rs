@@ -116,6 +116,20 @@ fn write_appends_only_what_a_caller_appends() {
 }
 
 #[test]
+fn lseek_is_left_to_a_guest_that_holds_back_writes() {
+    let guest = Guest::with(Settings {
+        writeback: true,
+        ..Settings::new(CachePolicy::Auto)
+    });
+    let open = guest.create(c"file");
+    for whence in [SEEK_DATA, SEEK_HOLE] {
+        assert_eq!(guest.fs.lseek(open, 0, whence), Err(Errno::ENOSYS));
+    }
+    guest.close(open);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
 fn lseek_finds_data_and_holes() {
     let guest = Guest::new();
     let open = guest.create(c"file");
