@@ -10,7 +10,7 @@ ROOTFS_IMAGE=
 
 # Change this list and the image is made anew.
 readonly ROOTFS_PACKAGES="bash coreutils git sqlite3 tar gcc make libc6-dev fio attr acl
-    util-linux mount python3-minimal perl-base procps e2fsprogs"
+    util-linux mount python3-minimal perl-base procps e2fsprogs stress-ng"
 readonly ROOTFS_LEFT_OUT="usr/share/doc usr/share/man usr/share/locale usr/share/info
     var/cache/apt var/lib/apt"
 
