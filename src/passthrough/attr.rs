@@ -104,18 +104,27 @@ impl PassthroughFs {
             meta::set_mode(&self.proc_fd, pinned.as_fd(), mode)?;
         }
         if uid.is_some() || gid.is_some() {
+            if inode.file_type == FileType::Regular {
+                self.drop_renamed_capabilities(pinned.as_fd())?;
+            }
             meta::set_owner(pinned.as_fd(), uid, gid)?;
         }
         if let Some(size) = changes.size_bytes {
-            let set_ids = self.set_ids_by_flag(changes.kill_suid_sgid);
             let open = handle.as_ref().map(|open| open.file()).transpose()?;
-            self.changing(pinned.as_fd(), set_ids, || match open {
+            let change = || match open {
                 Some(file) => data::truncate_open(file, size),
                 None => {
                     let thread = FsThread::current(&self.proc_fd)?;
                     data::truncate_pinned(&thread, pinned.as_fd(), size)
                 }
-            })?;
+            };
+            if inode.file_type == FileType::Regular {
+                let set_ids = self.set_ids_by_flag(changes.kill_suid_sgid);
+                self.changing(pinned.as_fd(), set_ids, change)?;
+            } else {
+                // The host says what is wrong with that.
+                change()?;
+            }
         }
         if changes.atime.is_some() || changes.mtime.is_some() {
             let (atime, mtime) = (time_change(changes.atime), time_change(changes.mtime));

@@ -10,14 +10,17 @@
 //! an ordinary user, so it must cost next to nothing where there is nothing to clear, which is
 //! nearly always. Measured on Linux 6.18, ext4: taking `CAP_FSETID` away and giving it back (two
 //! capset(2)) 3.5 us; asking for the mode 0.4 us; a write of 4 KiB 2.0 us. So the mode is asked
-//! for, and if need be `meta::drop_set_ids` clears the bits in one step. File capabilities under
-//! their own name are none of our business: the host's kernel removes them on each change,
-//! whoever makes it.
+//! for, and if need be `meta::drop_set_ids` clears the bits in one step.
+//!
+//! File capabilities are removed by the host's kernel with each change, whoever makes it, but
+//! only under their own name. Where the rules for names of attributes give them another one, it
+//! is removed here, with a change of owner, too.
 //!
 //! What this leaves: another guest or the host that sets the bits between the question and the
 //! write keeps them, as if it had come after the write. One guest cannot do that to itself,
 //! because Linux holds the inode's lock over either.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::PassthroughFs;
@@ -25,11 +28,16 @@ use super::store::inode::Inode;
 use crate::fs::types::Caller;
 use crate::ids::types::GuestUid;
 use crate::sys::data;
-use crate::sys::errno::Result;
-use crate::sys::meta::{self, FileType};
+use crate::sys::errno::{Errno, Result};
+use crate::sys::meta;
 use crate::sys::open::HostOpenFlags;
 use crate::sys::thread::FsThread;
+use crate::sys::xattr;
 use crate::wire::flags::SessionFlags;
+use crate::xattr_map::{NameBuffer, Verdict};
+
+/// The attribute that holds file capabilities.
+const CAPABILITIES: &CStr = c"security.capability";
 
 const SET_USER_ID: u32 = 0o4000;
 const SET_GROUP_ID: u32 = 0o2000;
@@ -67,7 +75,8 @@ impl PassthroughFs {
     /// Runs `change`, which changes contents or size of the regular file that `file` holds.
     ///
     /// # Errors
-    /// `EPERM` when the bits cannot be cleared, and nothing has changed then; those of `change`.
+    /// `EPERM` and others when something cannot be cleared, and nothing has changed then; those
+    /// of `change`.
     pub(super) fn changing<T>(
         &self,
         file: BorrowedFd<'_>,
@@ -77,7 +86,34 @@ impl PassthroughFs {
         if set_ids == SetIds::Clear && self.has_set_ids(file)? {
             meta::drop_set_ids(file)?;
         }
+        self.drop_renamed_capabilities(file)?;
         change()
+    }
+
+    /// Removes the capabilities of the regular file that `file` holds, if the host's kernel does
+    /// not know them for what they are.
+    ///
+    /// # Errors
+    /// As removexattr(2).
+    pub(super) fn drop_renamed_capabilities(&self, file: BorrowedFd<'_>) -> Result<()> {
+        let mut room = NameBuffer::new();
+        let Some(name) = self.renamed_capabilities(&mut room) else {
+            return Ok(());
+        };
+        let thread = FsThread::current(&self.proc_fd)?;
+        match xattr::remove(&thread, file, name) {
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The name of file capabilities on the host, if it is not their own.
+    fn renamed_capabilities<'a>(&self, room: &'a mut NameBuffer) -> Option<&'a CStr> {
+        let map = self.settings.xattr_map.as_ref()?;
+        match map.to_host(CAPABILITIES, room) {
+            Verdict::Pass(name) => (name != CAPABILITIES).then_some(name),
+            Verdict::Deny | Verdict::Unsupported | Verdict::TooLong => None,
+        }
     }
 
     /// Opens a regular file by `open`, which may be called twice. With `O_TRUNC` it changes; but a
@@ -94,7 +130,7 @@ impl PassthroughFs {
         open: impl Fn(HostOpenFlags) -> Result<OwnedFd>,
     ) -> Result<OwnedFd> {
         let truncates = flags.contains(HostOpenFlags::TRUNC);
-        if !truncates || set_ids == SetIds::Keep || !self.has_set_ids(inode.reach()?.as_fd())? {
+        if !truncates || !self.may_lose(inode.reach()?.as_fd(), set_ids)? {
             return open(flags);
         }
         let opened = open(flags.difference(HostOpenFlags::TRUNC))?;
@@ -112,17 +148,22 @@ impl PassthroughFs {
         self.changing(file, set_ids, || data::truncate_open(file, 0))
     }
 
-    /// Whether there is anything to clear that the host's kernel would leave.
+    /// Whether a change of the file can cost it anything that the host's kernel would leave.
+    fn may_lose(&self, file: BorrowedFd<'_>, set_ids: SetIds) -> Result<bool> {
+        let mut room = NameBuffer::new();
+        if self.renamed_capabilities(&mut room).is_some() {
+            return Ok(true);
+        }
+        Ok(set_ids == SetIds::Clear && self.has_set_ids(file)?)
+    }
+
+    /// Whether there are bits to clear that the host's kernel would leave.
     fn has_set_ids(&self, file: BorrowedFd<'_>) -> Result<bool> {
         let thread = FsThread::current(&self.proc_fd)?;
         if !thread.own().capabilities.has_fsetid() {
             return Ok(false);
         }
         let mode = meta::mode_of(file)?;
-        // Set-group-id on a directory is no privilege.
-        if FileType::of_mode(mode) != FileType::Regular {
-            return Ok(false);
-        }
         let runs_as_group = SET_GROUP_ID | GROUP_EXECUTE;
         Ok(mode & SET_USER_ID != 0 || mode & runs_as_group == runs_as_group)
     }

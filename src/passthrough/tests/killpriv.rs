@@ -10,12 +10,14 @@ use super::share::{
 };
 use crate::fs::filesystem::{
     AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, OpenNode,
-    WriteRequest,
+    SetXattrRequest, WriteRequest,
 };
-use crate::fs::types::Caller;
+use crate::fs::types::{Caller, NodeId};
+use crate::ids::types::GuestUid;
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
 use crate::wire::flags::{OpenFlags, SessionFlags};
+use crate::xattr_map::XattrMap;
 
 const WRITE_ONLY: u32 = 1;
 const TRUNC: u32 = 0o1000;
@@ -272,11 +274,116 @@ fn change_of_owner_clears_set_ids_and_capabilities_on_the_host() {
     set_mode(&guest, 0o6755);
     let node = guest.lookup(ROOT, c"file");
     let changes = AttrChanges {
-        uid: crate::ids::types::GuestUid::new(1000),
+        uid: GuestUid::new(1000),
         ..AttrChanges::default()
     };
     guest.fs.setattr(node, None, &changes).unwrap();
     assert_eq!(mode(&guest), 0o755);
     guest.forget(node);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+/// A guest whose file capabilities are stored as `user.virtiofs.security.capability`.
+fn guest_with_renamed_capabilities() -> Guest {
+    Guest::with(Settings {
+        killpriv_v2: true,
+        xattr: true,
+        xattr_map: XattrMap::parse(b":map::user.virtiofs.:").ok(),
+        ..Settings::new(CachePolicy::Auto)
+    })
+}
+
+fn give_capabilities(guest: &Guest, node: NodeId) -> Result<(), Errno> {
+    guest.fs.setxattr(&SetXattrRequest {
+        node,
+        name: c"security.capability",
+        value: b"whatever the guest says",
+        flags: 0,
+        kill_sgid: false,
+    })
+}
+
+fn has_capabilities(guest: &Guest, node: NodeId) -> bool {
+    let found = guest.fs.getxattr(node, c"security.capability", &mut []);
+    assert!(matches!(found, Ok(_) | Err(Errno::ENODATA)), "{found:?}");
+    found.is_ok()
+}
+
+#[test]
+fn renamed_capabilities_go_with_every_change_and_stay_with_everything_else() {
+    let guest = guest_with_renamed_capabilities();
+    let open = guest.create(c"file");
+    let node = open.node;
+    if give_capabilities(&guest, node) == Err(Errno::EOPNOTSUPP) {
+        println!("skipped: no user xattrs on the file system of the temporary directory");
+        return;
+    }
+    let owner = fs::metadata(guest.share.join("file")).unwrap();
+    let attrs = |changes| guest.fs.setattr(node, None, &changes).map(drop);
+    let copy = CopyRangeRequest {
+        node_in: node,
+        handle_in: open.handle,
+        offset_in: 0,
+        node_out: node,
+        handle_out: open.handle,
+        offset_out: 4096,
+        len_bytes: 1,
+        flags: 0,
+        caller: caller(0, 0),
+    };
+    let opened = |flags| {
+        let flags = OpenFlags::from_bits_retain(flags);
+        guest.fs.open(node, flags, false).map(drop)
+    };
+    type Step<'a> = (&'a str, bool, &'a dyn Fn() -> Result<(), Errno>);
+    let steps: [Step<'_>; 9] = [
+        ("write", false, &|| guest.write(open, 0, b"x").map(drop)),
+        ("fallocate", false, &|| allocate(&guest, open, caller(0, 0))),
+        ("copy", false, &|| guest.fs.copy_file_range(&copy).map(drop)),
+        ("truncate", false, &|| {
+            attrs(AttrChanges {
+                size_bytes: Some(1),
+                ..AttrChanges::default()
+            })
+        }),
+        ("chown", false, &|| {
+            attrs(AttrChanges {
+                uid: GuestUid::new(owner.uid()),
+                ..AttrChanges::default()
+            })
+        }),
+        ("open with O_TRUNC", false, &|| opened(2 | TRUNC)),
+        ("open read-only with O_TRUNC", false, &|| opened(TRUNC)),
+        ("open", true, &|| opened(2)),
+        ("chmod", true, &|| {
+            attrs(AttrChanges {
+                mode: Some(0o755),
+                ..AttrChanges::default()
+            })
+        }),
+    ];
+    for (name, stays, step) in steps {
+        give_capabilities(&guest, node).unwrap();
+        assert!(has_capabilities(&guest, node));
+        assert_eq!(step(), Ok(()), "{name}");
+        assert_eq!(has_capabilities(&guest, node), stays, "{name}");
+    }
+    guest.close(open);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn renamed_capabilities_of_a_directory_are_nobodys_business() {
+    let guest = guest_with_renamed_capabilities();
+    if give_capabilities(&guest, ROOT) == Err(Errno::EOPNOTSUPP) {
+        println!("skipped: no user xattrs on the file system of the temporary directory");
+        return;
+    }
+    let changes = AttrChanges {
+        size_bytes: Some(0),
+        ..AttrChanges::default()
+    };
+    let refused = guest.fs.setattr(ROOT, None, &changes);
+    assert_eq!(refused.unwrap_err(), Errno::EISDIR);
+    assert!(has_capabilities(&guest, ROOT));
 }
