@@ -9,7 +9,7 @@ use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
     CopyRangeRequest, FallocateRequest, OpenNode, ReadRequest, WriteRequest,
 };
-use crate::sys::data::{self, PositionIn, RWF_APPEND, Whence};
+use crate::sys::data::{self, PositionIn, RWF_APPEND, RWF_DSYNC, RWF_SYNC, Whence};
 use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::OpenFlags;
 
@@ -55,7 +55,10 @@ impl PassthroughFs {
         let appends = request.flags.contains(OpenFlags::APPEND)
             && !request.from_cache
             && !self.has_writeback();
-        let rwf_flags = if appends { RWF_APPEND } else { 0 };
+        let mut rwf_flags = if appends { RWF_APPEND } else { 0 };
+        if !request.from_cache {
+            rwf_flags |= durability(request.flags);
+        }
         let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
         self.changing(file, set_ids, || {
             source.write_to(file, request.offset, rwf_flags)
@@ -126,6 +129,18 @@ impl PassthroughFs {
             data::copy_range(from, to, request.len_bytes)
         })?;
         u64::try_from(copied).map_err(|_| Errno::EIO)
+    }
+}
+
+/// How durable one write shall be. The flags are those of the open file and of the call: a guest
+/// leaves RWF_SYNC and RWF_DSYNC of pwritev2(2) to its server, and has no other way to tell.
+fn durability(flags: OpenFlags) -> i32 {
+    if flags.contains(OpenFlags::SYNC) {
+        RWF_SYNC
+    } else if flags.contains(OpenFlags::DSYNC) {
+        RWF_DSYNC
+    } else {
+        0
     }
 }
 

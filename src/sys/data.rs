@@ -15,6 +15,12 @@ use crate::sys::{check, check_len, file_offset, retry};
 /// Flag of pwritev2(2): write at the end of the file, wherever that is by then.
 pub const RWF_APPEND: i32 = libc::RWF_APPEND;
 
+/// Flag of pwritev2(2): this write is durable when it returns, as with `O_DSYNC`.
+pub const RWF_DSYNC: i32 = libc::RWF_DSYNC;
+
+/// Flag of pwritev2(2): this write is durable when it returns, as with `O_SYNC`.
+pub const RWF_SYNC: i32 = libc::RWF_SYNC;
+
 /// Where [`seek`] counts from, or what it looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whence {

@@ -141,6 +141,8 @@ bitflags! {
         const NONBLOCK = 0o4000;
         /// Writes are durable as with fdatasync(2).
         const DSYNC = 0o10000;
+        /// Writes are durable as with fsync(2); it includes [`Self::DSYNC`].
+        const SYNC = 0o4_010_000;
         // Every other bit may arrive; `passthrough::open` says which of them pass.
         const _ = !0;
     }

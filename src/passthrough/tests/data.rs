@@ -10,7 +10,7 @@ use crate::fs::filesystem::{
     CopyRangeRequest, FallocateRequest, FileSystem, OpenNode, WriteRequest,
 };
 use crate::passthrough::settings::{CachePolicy, Settings};
-use crate::sys::data::RWF_APPEND;
+use crate::sys::data::{RWF_APPEND, RWF_DSYNC, RWF_SYNC};
 use crate::sys::errno::Errno;
 use crate::wire::flags::OpenFlags;
 
@@ -100,9 +100,25 @@ fn rwf_flags_of_write(guest: &Guest, flags: u32, from_cache: bool) -> Option<i32
     source.rwf_flags
 }
 
+const APPEND: u32 = 1 | 0o2000;
+
+#[test]
+fn write_is_as_durable_as_its_flags_say() {
+    let guest = Guest::new();
+    let (dsync, sync) = (0o10_000, 0o4_010_000);
+    for (flags, rwf_flags) in [
+        (dsync, RWF_DSYNC),
+        (sync, RWF_SYNC),
+        (sync | APPEND, RWF_SYNC | RWF_APPEND),
+    ] {
+        assert_eq!(rwf_flags_of_write(&guest, flags, false), Some(rwf_flags));
+        assert_eq!(rwf_flags_of_write(&guest, flags, true), Some(0));
+    }
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
 #[test]
 fn write_appends_only_what_a_caller_appends() {
-    const APPEND: u32 = 1 | 0o2000;
     let guest = Guest::new();
     assert_eq!(rwf_flags_of_write(&guest, APPEND, false), Some(RWF_APPEND));
     assert_eq!(rwf_flags_of_write(&guest, APPEND, true), Some(0));
