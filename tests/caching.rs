@@ -104,3 +104,34 @@ fn host_that_writes_through_a_mapping_is_never_missed() {
     let second = client.open(node, libc::O_RDONLY).unwrap();
     assert_eq!(second.flags & KEEP_CACHE, 0);
 }
+
+#[test]
+fn no_open_spares_the_guest_open_and_release() {
+    let share = Share::new();
+    share.write("file", b"contents");
+    let mut client = Client::with_args(&share, &["--no-open"]);
+    let mask = init::NO_OPEN_SUPPORT | init::ATOMIC_O_TRUNC;
+    assert_eq!(client.flags & mask, init::NO_OPEN_SUPPORT);
+    let node = client.node("file");
+    let open = client.open(node, libc::O_RDWR);
+    assert_eq!(open.unwrap_err(), libc::ENOSYS);
+    let file = At {
+        node,
+        fh: 0,
+        offset: 0,
+    };
+    assert_eq!(client.read(file, 20).unwrap(), b"contents");
+    assert_eq!(client.write(file, b"C"), Ok(1));
+    assert_eq!(client.read(file, 20).unwrap(), b"Contents");
+    client.fsync(node, 0).unwrap();
+    client.release(node, 0).unwrap();
+    let mode = libc::S_IFREG | 0o600;
+    let (created, opened) = client.create(ROOT, "new", mode, libc::O_WRONLY).unwrap();
+    assert_eq!(opened.fh, 0);
+    let new = At {
+        node: created.node,
+        ..file
+    };
+    assert_eq!(client.write(new, b"new"), Ok(3));
+    assert_eq!(client.read(new, 20).unwrap(), b"new");
+}

@@ -227,6 +227,24 @@ fn options_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
+fn options_that_contradict_each_other_exit_2_and_say_why() {
+    for (extra, said) in [
+        (&["--no-open", "--cache=never"][..], "--cache never"),
+        (&["--no-open", "--writeback"], "--writeback"),
+        (&["--no-open", "--allow-direct-io"], "--allow-direct-io"),
+        (&["--no-open", "--preserve-noatime"], "--preserve-noatime"),
+    ] {
+        let mut arguments = vec!["--shared-dir", "/", "--fd", "3", "--sandbox", "none"];
+        arguments.extend_from_slice(extra);
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{extra:?}");
+        let text = stderr(&output);
+        assert!(text.contains("does not go with") || text.contains("do not go with"));
+        assert!(text.contains("--no-open") && text.contains(said), "{text}");
+    }
+}
+
+#[test]
 fn options_that_need_an_equals_sign_or_a_known_value_exit_2_without() {
     for (extra, said) in [
         (&["--inode-file-handles", "never"][..], "equal sign"),

@@ -49,6 +49,9 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
     }
     let warnings = warnings(&options);
     let share = share(&options);
+    if let Some(why) = share.contradiction() {
+        return Err(refuse(why));
+    }
     let device = DeviceSettings {
         tag: options.tag,
         thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
@@ -92,7 +95,6 @@ fn first_not_built(options: &Options) -> Option<&'static str> {
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--no-open", semantics.no_open),
         ("--no-opendir", semantics.no_opendir),
         ("--no-readdir", semantics.no_readdir),
         (

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::PassthroughFs;
+use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::{AttrChanges, OpenNode, SetTime};
 use crate::fs::types::{
     Attr, AttrReply, Caller, ExtendedAttr, FsTotals, HandleId, NodeId, Timestamp,
@@ -68,7 +69,7 @@ impl PassthroughFs {
 
     fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(FileStat, bool)> {
         let inode = self.store.get(node)?;
-        let stat = match handle {
+        let stat = match handle.filter(|handle| !self.is_unopened(*handle)) {
             Some(handle) => {
                 let open = self.handles.get(OpenNode { node, handle })?;
                 meta::stat_fd(open.any())?
@@ -93,8 +94,11 @@ impl PassthroughFs {
         changes: &AttrChanges,
     ) -> Result<AttrReply<Attr>> {
         let inode = self.store.get(node)?;
-        let handle = match handle {
-            Some(handle) => Some(self.handles.get(OpenNode { node, handle })?),
+        // Only a change of size needs an open file.
+        let needs_file =
+            |handle: &HandleId| !self.is_unopened(*handle) || changes.size_bytes.is_some();
+        let handle = match handle.filter(needs_file) {
+            Some(handle) => Some(self.opened(OpenNode { node, handle }, Purpose::Change)?),
             None => None,
         };
         // Before anything is changed: a guest that names a forbidden id gets nothing done.

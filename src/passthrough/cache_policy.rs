@@ -27,6 +27,10 @@ pub(super) fn wanted(settings: &Settings) -> SessionFlags {
     // what a guest once read stays true for as long as it knows the node.
     let caches_links = settings.cache != CachePolicy::Never;
     wanted.set(SessionFlags::CACHE_SYMLINKS, caches_links);
+    // A guest that opens nothing believes that O_TRUNC was part of the OPEN that it did not send.
+    // Without ATOMIC_O_TRUNC it truncates by SETATTR.
+    wanted.set(SessionFlags::NO_OPEN_SUPPORT, settings.no_open);
+    wanted.set(SessionFlags::ATOMIC_O_TRUNC, !settings.no_open);
     // Of weight only for files opened with DIRECT_IO. The guest caches the pages that it maps,
     // for as long as they are mapped; without it, mmap(2) with MAP_SHARED fails there (ENODEV).
     wanted.set(SessionFlags::DIRECT_IO_ALLOW_MMAP, settings.allow_mmap);
@@ -274,12 +278,14 @@ mod tests {
         let explicit = SessionFlags::EXPLICIT_INVAL_DATA;
         let automatic = SessionFlags::AUTO_INVAL_DATA;
         let mmap = SessionFlags::DIRECT_IO_ALLOW_MMAP;
+        let truncate = SessionFlags::ATOMIC_O_TRUNC;
         for (cache, flags) in [
-            (CachePolicy::Never, automatic | mmap),
-            (CachePolicy::Metadata, automatic | mmap | links),
-            (CachePolicy::Auto, automatic | mmap | links),
-            (CachePolicy::Always, explicit | mmap | links),
+            (CachePolicy::Never, automatic),
+            (CachePolicy::Metadata, automatic | links),
+            (CachePolicy::Auto, automatic | links),
+            (CachePolicy::Always, explicit | links),
         ] {
+            let flags = flags | mmap | truncate;
             assert_eq!(wanted(&Settings::new(cache)), flags, "{cache:?}");
         }
     }
@@ -293,6 +299,12 @@ mod tests {
         });
         assert!(!odd.contains(SessionFlags::DIRECT_IO_ALLOW_MMAP));
         assert!(odd.contains(SessionFlags::WRITEBACK_CACHE));
+        let stateless = wanted(&Settings {
+            no_open: true,
+            ..Settings::new(CachePolicy::Auto)
+        });
+        assert!(stateless.contains(SessionFlags::NO_OPEN_SUPPORT));
+        assert!(!stateless.contains(SessionFlags::ATOMIC_O_TRUNC));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the host, where it would be a negative one.
 
 use super::PassthroughFs;
+use super::store::unopened_files::Purpose;
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
     CopyRangeRequest, FallocateRequest, OpenNode, ReadRequest, WriteRequest,
@@ -23,10 +24,11 @@ impl PassthroughFs {
         request: &ReadRequest,
         sink: &mut dyn DataSink,
     ) -> Result<usize> {
-        let handle = self.handles.get(OpenNode {
+        let open = OpenNode {
             node: request.node,
             handle: request.handle,
-        })?;
+        };
+        let handle = self.opened(open, Purpose::Look)?;
         let file = handle.file()?;
         handle.note_read();
         check_offset(request.offset)?;
@@ -46,10 +48,11 @@ impl PassthroughFs {
         request: &WriteRequest,
         source: &mut dyn DataSource,
     ) -> Result<usize> {
-        let handle = self.handles.get(OpenNode {
+        let open = OpenNode {
             node: request.node,
             handle: request.handle,
-        })?;
+        };
+        let handle = self.opened(open, Purpose::Change)?;
         let file = handle.file()?;
         check_offset(request.offset)?;
         let appends = request.flags.contains(OpenFlags::APPEND)
@@ -74,7 +77,7 @@ impl PassthroughFs {
     /// `EBADF`, `EISDIR`, `EINVAL` for what is no `SEEK_DATA`, `SEEK_HOLE`, `SEEK_SET` or
     /// `SEEK_END`; `ENXIO` beyond the end; `ENOSYS` with writeback.
     pub(super) fn seek_file(&self, open: OpenNode, offset: u64, whence: u32) -> Result<u64> {
-        let handle = self.handles.get(open)?;
+        let handle = self.opened(open, Purpose::Look)?;
         let file = handle.file()?;
         if self.has_writeback() {
             return Err(Errno::ENOSYS);
@@ -88,10 +91,11 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`, `EISDIR`, and what fallocate(2) says.
     pub(super) fn allocate_file(&self, request: &FallocateRequest) -> Result<()> {
-        let handle = self.handles.get(OpenNode {
+        let open = OpenNode {
             node: request.node,
             handle: request.handle,
-        })?;
+        };
+        let handle = self.opened(open, Purpose::Change)?;
         let file = handle.file()?;
         let set_ids = self.set_ids_by_caller(&request.caller);
         self.changing(file, set_ids, || {
@@ -105,14 +109,16 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`, `EISDIR`, `EINVAL` for flags, and what copy_file_range(2) says.
     pub(super) fn copy_files(&self, request: &CopyRangeRequest) -> Result<u64> {
-        let from = self.handles.get(OpenNode {
+        let from = OpenNode {
             node: request.node_in,
             handle: request.handle_in,
-        })?;
-        let to = self.handles.get(OpenNode {
+        };
+        let to = OpenNode {
             node: request.node_out,
             handle: request.handle_out,
-        })?;
+        };
+        let from = self.opened(from, Purpose::Look)?;
+        let to = self.opened(to, Purpose::Change)?;
         if request.flags != 0 {
             return Err(Errno::EINVAL);
         }

@@ -36,6 +36,7 @@ pub mod setup;
 mod store;
 #[cfg(test)]
 mod tests;
+mod unopened;
 mod xattr;
 
 use std::ffi::CStr;
@@ -63,11 +64,11 @@ use privilege::GroupKnowledge;
 use settings::{CachePolicy, Settings};
 use store::handles::HandleStore;
 use store::inodes::InodeStore;
+use store::unopened_files::UnopenedFiles;
 
 /// What is asked of every guest. SETXATTR_EXT costs nothing and tells more; INIT_EXT carries the
 /// flags of the upper half.
 const WANTED_ALWAYS: SessionFlags = SessionFlags::ASYNC_READ
-    .union(SessionFlags::ATOMIC_O_TRUNC)
     .union(SessionFlags::BIG_WRITES)
     .union(SessionFlags::HAS_IOCTL_DIR)
     .union(SessionFlags::ASYNC_DIO)
@@ -87,6 +88,7 @@ pub struct PassthroughFs {
     store: InodeStore,
     handles: HandleStore,
     locks: Locks,
+    unopened_files: UnopenedFiles,
     file_systems: FileSystems,
     proc_fd: Arc<ProcFd>,
     /// The capabilities that the present session settled on; see `negotiated`.
@@ -112,6 +114,7 @@ impl PassthroughFs {
     fn begin(&self, flags: SessionFlags) {
         self.locks.clear();
         self.handles.clear();
+        self.unopened_files.clear();
         self.store.clear();
         self.file_systems.clear();
         // Release: partner of the Acquire in `negotiated`.
@@ -177,6 +180,9 @@ impl FileSystem for PassthroughFs {
     fn forget(&self, node: NodeId, count: u64) {
         self.store.forget(node, count);
         self.unlock_forgotten(node);
+        if self.opens_no_files() {
+            self.drop_unopened_if_forgotten(node);
+        }
     }
 
     fn getattr(&self, node: NodeId, handle: Option<HandleId>) -> Result<AttrReply<Attr>> {

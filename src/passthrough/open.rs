@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::store::contents::{ContentsStamp, WaitingStamp};
 use super::store::handles::Open;
 use super::store::inode::Inode;
+use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::{CreateIntent, CreateRequest, OpenNode, SyncScope, TmpfileRequest};
 use crate::fs::types::{Caller, Entry, HandleRef, NodeId, Opened};
 use crate::sys::data;
@@ -36,13 +37,18 @@ impl PassthroughFs {
     /// Opens a node.
     ///
     /// # Errors
-    /// `EISDIR`, `ELOOP`, `ENXIO` by the type of the node, and what open(2) says.
+    /// `ENOSYS` if the guest shall open nothing; `EISDIR`, `ELOOP`, `ENXIO` by the type of the
+    /// node, and what open(2) says.
     pub(super) fn open_node(
         &self,
         node: NodeId,
         flags: OpenFlags,
         set_ids: SetIds,
     ) -> Result<Opened<'_>> {
+        if self.opens_no_files() {
+            // The last that it sends in this session.
+            return Err(Errno::ENOSYS);
+        }
         let inode = self.store.get(node)?;
         let host = self.host_flags(flags)?;
         let open = |flags| self.reopen(&inode, flags);
@@ -96,7 +102,12 @@ impl PassthroughFs {
         let directory = parent.reach()?;
         let name = request.new.name.as_c_str();
         let file = self.as_caller(caller, || {
-            open::create_new(directory.as_fd(), name, flags, request.mode)
+            open::create_new(
+                directory.as_fd(),
+                name,
+                self.flags_for_new(flags),
+                request.mode,
+            )
         })?;
         self.grant_new(parent, file, request.flags)
     }
@@ -133,7 +144,7 @@ impl PassthroughFs {
         let flags = self.host_flags(request.flags)?;
         let directory = parent.reach()?;
         let file = self.as_caller(&caller, || {
-            open::create_unnamed(directory.as_fd(), flags, request.mode)
+            open::create_unnamed(directory.as_fd(), self.flags_for_new(flags), request.mode)
         })?;
         self.grant_new(&parent, file, request.flags)
     }
@@ -163,13 +174,25 @@ impl PassthroughFs {
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let entry = self.entry_of_new(parent, file.as_fd())?;
         let inode = self.inode_of(&entry)?;
+        let flags = match self.opens_no_files() {
+            true => OpenFlags::RDWR,
+            false => flags,
+        };
         // As if it had been emptied: there are no pages of it to keep.
         let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC);
         Ok((entry, opened))
     }
 
+    /// How a file is made: one that all requests share must do for all of them.
+    fn flags_for_new(&self, flags: HostOpenFlags) -> HostOpenFlags {
+        match self.opens_no_files() {
+            true => flags.difference(HostOpenFlags::WRONLY) | HostOpenFlags::RDWR,
+            false => flags,
+        }
+    }
+
     /// Opens the file that a node pins, if it is one that may be opened.
-    fn reopen(&self, inode: &Inode, flags: HostOpenFlags) -> Result<OwnedFd> {
+    pub(super) fn reopen(&self, inode: &Inode, flags: HostOpenFlags) -> Result<OwnedFd> {
         match inode.file_type {
             FileType::Regular => open::reopen(&self.proc_fd, inode.reach()?.as_fd(), flags),
             FileType::Directory => Err(Errno::EISDIR),
@@ -190,8 +213,9 @@ impl PassthroughFs {
             None
         };
         let is_known = stamp.is_some_and(|stamp| inode.known_contents.are(stamp));
+        let access = Access::of(flags);
         let opened = OpenedFile {
-            access: Access::of(flags),
+            access,
             fs_type,
             pages: match is_known {
                 true => CachedPages::Valid,
@@ -200,9 +224,12 @@ impl PassthroughFs {
         };
         let waiting = stamp.filter(|_| !is_known);
         let waiting = waiting.map(|stamp| WaitingStamp::new(Arc::clone(inode), stamp));
-        let handle = self
-            .handles
-            .insert_waiting(inode.id, Open::File(file), waiting);
+        let handle = match self.opens_no_files() {
+            true => self.keep_unopened(inode.id, file, access),
+            false => self
+                .handles
+                .insert_waiting(inode.id, Open::File(file), waiting),
+        };
         Opened {
             handle: HandleRef::new(self, inode.id, handle),
             flags: file_reply_flags(self.settings.cache, self.negotiated(), opened),
@@ -218,7 +245,11 @@ impl PassthroughFs {
     }
 
     fn host_flags(&self, flags: OpenFlags) -> Result<HostOpenFlags> {
-        host_flags(flags, &self.settings, self.has_writeback())
+        let flags = host_flags(flags, &self.settings, self.has_writeback())?;
+        Ok(match self.opens_no_files() {
+            true => Self::flags_of_shared(flags),
+            false => flags,
+        })
     }
 
     /// Whether the guest holds back writes, and so owns the end of each file.
@@ -233,6 +264,9 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`, `EISDIR`, and what close(2) says.
     pub(super) fn flush_file(&self, open: OpenNode) -> Result<()> {
+        if self.is_unopened(open.handle) {
+            return self.flush_unopened(open.node);
+        }
         let handle = self.handles.get(open)?;
         let file = handle.file()?;
         match data::close_duplicate(file) {
@@ -246,6 +280,10 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`; `EISDIR` for a directory, which stays open.
     pub(super) fn close_file(&self, open: OpenNode) -> Result<()> {
+        if self.is_unopened(open.handle) {
+            // Some guests release what they got from CREATE.
+            return Ok(());
+        }
         self.handles
             .remove(open, |handle| handle.file().map(drop))
             .map(drop)
@@ -256,7 +294,7 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`, `EISDIR`, and what fsync(2) says.
     pub(super) fn sync_file(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
-        let handle = self.handles.get(open)?;
+        let handle = self.opened(open, Purpose::Look)?;
         sync(handle.file()?, scope)
     }
 

@@ -177,9 +177,134 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Why these settings cannot be served together, if they cannot. For the operator: it names
+    /// options.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let caches_no_contents = matches!(self.cache, CachePolicy::Never | CachePolicy::Metadata);
+        let cases = [
+            (
+                self.no_open && caches_no_contents,
+                "--no-open does not go with --cache never or metadata: a guest that opens nothing \
+                 keeps file contents in its cache",
+            ),
+            (
+                self.no_open && self.writeback,
+                "--no-open does not go with --writeback: that a file cannot be written would be \
+                 found out only after the guest has told its programs that it was",
+            ),
+            (
+                self.no_open && (self.posix_lock || self.flock),
+                "--no-open does not go with --posix-lock or --flock: locks are given up when a \
+                 file is closed, and the guest would not tell",
+            ),
+            (
+                self.no_open && self.allow_direct_io,
+                "--no-open does not go with --allow-direct-io: a file is opened with O_DIRECT, \
+                 and the guest opens nothing",
+            ),
+            (
+                (self.no_open || self.no_opendir) && self.preserve_noatime,
+                "--no-open and --no-opendir do not go with --preserve-noatime: files are opened \
+                 with O_NOATIME, and the guest opens nothing",
+            ),
+            (
+                self.no_open && self.inode_file_handles == HandlePolicy::Mandatory,
+                "--no-open does not go with --inode-file-handles=mandatory: a file that is \
+                 deleted while the guest uses it can be kept only by a descriptor",
+            ),
+            (
+                self.no_opendir && self.cache == CachePolicy::Never,
+                "--no-opendir does not go with --cache never: a guest that opens no directories \
+                 keeps listings in its cache",
+            ),
+        ];
+        let found = cases.into_iter().find(|(contradicts, _)| *contradicts);
+        found.map(|(_, why)| why)
+    }
+
+    /// Whether a node has to be kept by a descriptor for as long as the guest knows it: nobody
+    /// tells when a file is in use that has no name any more, and a file handle would lose it.
+    pub const fn pins_every_node(&self) -> bool {
+        self.no_open || matches!(self.inode_file_handles, HandlePolicy::Never)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contradiction_names_what_does_not_go_together() {
+        let usual = Settings::new(CachePolicy::Auto);
+        let stateless = Settings {
+            no_open: true,
+            no_opendir: true,
+            no_readdir: true,
+            ..usual.clone()
+        };
+        for fine in [
+            usual.clone(),
+            stateless.clone(),
+            Settings {
+                writeback: true,
+                posix_lock: true,
+                flock: true,
+                allow_direct_io: true,
+                preserve_noatime: true,
+                inode_file_handles: HandlePolicy::Mandatory,
+                ..Settings::new(CachePolicy::Never)
+            },
+            Settings {
+                no_opendir: true,
+                ..Settings::new(CachePolicy::Metadata)
+            },
+        ] {
+            assert_eq!(fine.contradiction(), None, "{fine:?}");
+        }
+        let with = |change: fn(&mut Settings)| {
+            let mut settings = stateless.clone();
+            change(&mut settings);
+            settings.contradiction().unwrap_or_default()
+        };
+        for (text, names) in [
+            (with(|s| s.cache = CachePolicy::Never), "--cache never"),
+            (with(|s| s.cache = CachePolicy::Metadata), "metadata"),
+            (with(|s| s.writeback = true), "--writeback"),
+            (with(|s| s.posix_lock = true), "--posix-lock"),
+            (with(|s| s.flock = true), "--flock"),
+            (with(|s| s.allow_direct_io = true), "--allow-direct-io"),
+            (with(|s| s.preserve_noatime = true), "--preserve-noatime"),
+            (
+                with(|s| s.inode_file_handles = HandlePolicy::Mandatory),
+                "--inode-file-handles=mandatory",
+            ),
+        ] {
+            assert!(text.contains("--no-open"), "{names}: {text}");
+            assert!(text.contains(names), "{text}");
+        }
+        let listing = Settings {
+            no_opendir: true,
+            ..Settings::new(CachePolicy::Never)
+        };
+        assert!(listing.contradiction().unwrap().contains("--no-opendir"));
+    }
+
+    #[test]
+    fn pins_every_node_where_nobody_tells_of_closes() {
+        let usual = Settings::new(CachePolicy::Auto);
+        assert!(!usual.pins_every_node());
+        let stateless = Settings {
+            no_open: true,
+            ..usual.clone()
+        };
+        assert!(stateless.pins_every_node());
+        let without_handles = Settings {
+            inode_file_handles: HandlePolicy::Never,
+            ..usual
+        };
+        assert!(without_handles.pins_every_node());
+    }
 
     #[test]
     fn settings_have_the_time_outs_of_their_policy() {

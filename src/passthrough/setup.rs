@@ -20,6 +20,7 @@ use super::settings::{Negotiation, Settings};
 use super::store::handles::HandleStore;
 use super::store::inode::{Found, Identity, Reach};
 use super::store::inodes::InodeStore;
+use super::store::unopened_files::UnopenedFiles;
 use crate::ids::error::{RoundTripLoss, RuleError};
 use crate::ids::translator::Translator;
 use crate::sys::errno::Errno;
@@ -179,6 +180,7 @@ impl PassthroughFs {
             }),
             handles: HandleStore::new(),
             locks: Locks::new(Arc::clone(&proc_fd)),
+            unopened_files: UnopenedFiles::new(),
             file_systems: FileSystems::default(),
             proc_fd,
             session: AtomicU64::new(0),

@@ -33,6 +33,15 @@ pub(in crate::passthrough) struct Handle {
 }
 
 impl Handle {
+    /// What stands for a node that was not opened by the guest, and has no number.
+    pub(super) fn of_node(node: NodeId, open: Open) -> Self {
+        Handle {
+            node,
+            open,
+            waiting: None,
+        }
+    }
+
     /// The file.
     ///
     /// # Errors

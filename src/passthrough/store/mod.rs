@@ -5,3 +5,4 @@ pub(super) mod handles;
 pub(super) mod inode;
 pub(super) mod inodes;
 mod shards;
+pub(super) mod unopened_files;

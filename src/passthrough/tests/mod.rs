@@ -18,4 +18,5 @@ mod namespace;
 mod open;
 mod session;
 pub(super) mod share;
+mod unopened;
 mod xattr;
