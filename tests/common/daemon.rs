@@ -79,9 +79,22 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts the binary on `share` with a socket of its own. Does not wait for the socket.
     pub(crate) fn spawn(share: &Path, args: &[String]) -> Self {
+        Self::spawn_through(&[], share, args)
+    }
+
+    /// The same by another program, with its arguments, which becomes the daemon (execve(2)) when
+    /// it has changed what it inherits.
+    pub(crate) fn spawn_through(wrapper: &[String], share: &Path, args: &[String]) -> Self {
         let directory = TempDir::new("socket");
         let socket = directory.path().join("vhost.sock");
-        let mut command = Command::new(binary());
+        let mut command = match wrapper {
+            [] => Command::new(binary()),
+            [program, rest @ ..] => {
+                let mut command = Command::new(program);
+                command.args(rest).arg(binary());
+                command
+            }
+        };
         command.arg("--socket-path").arg(&socket);
         command.arg("--shared-dir").arg(share);
         Self::run(command, args, socket, directory)

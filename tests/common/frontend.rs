@@ -38,6 +38,8 @@ pub(crate) const F_VERSION_1: u64 = 1 << 32;
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) args: Vec<String>,
+    /// The program that becomes the daemon, if not the daemon itself.
+    pub(crate) wrapper: Vec<String>,
     pub(crate) request_queues: usize,
     pub(crate) queue_size: u16,
     pub(crate) notify: NotifyMode,
@@ -52,6 +54,7 @@ impl Default for Setup {
     fn default() -> Self {
         Setup {
             args: Vec::new(),
+            wrapper: Vec::new(),
             request_queues: 1,
             queue_size: 128,
             notify: NotifyMode::EventIdx,
@@ -66,6 +69,11 @@ impl Default for Setup {
 impl Setup {
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    pub(crate) fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|arg| (*arg).to_owned()).collect();
         self
     }
 
@@ -108,7 +116,7 @@ impl Setup {
 
     /// The same without starting queues.
     pub(crate) fn boot_stopped(&self, share: &Path) -> Vm {
-        let mut daemon = Daemon::spawn(share, &self.args);
+        let mut daemon = Daemon::spawn_through(&self.wrapper, share, &self.args);
         let stream = daemon.connect();
         Vm::new(self, daemon, stream)
     }

@@ -168,25 +168,26 @@ pub(crate) fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// Sets the soft limit of open descriptors of a process that the caller started.
 pub(crate) fn limit_descriptors(pid: u32, soft: u64) {
+    limit(pid, libc::RLIMIT_NOFILE, soft);
+}
+
+/// Sets the soft limit of the size of files in bytes of a process that the caller started.
+pub(crate) fn limit_file_size(pid: u32, soft: u64) {
+    limit(pid, libc::RLIMIT_FSIZE, soft);
+}
+
+fn limit(pid: u32, resource: libc::__rlimit_resource_t, soft: u64) {
     let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: no new limit, and room for the old one.
-    let result =
-        unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) };
+    let result = unsafe { libc::prlimit(pid, resource, std::ptr::null(), &raw mut limit) };
     cvt(result).unwrap_or_else(|error| panic!("prlimit: {error}"));
     limit.rlim_cur = soft.min(limit.rlim_max);
     // SAFETY: a valid new limit, and no room for the old one.
-    let result = unsafe {
-        libc::prlimit(
-            pid,
-            libc::RLIMIT_NOFILE,
-            &raw const limit,
-            std::ptr::null_mut(),
-        )
-    };
+    let result = unsafe { libc::prlimit(pid, resource, &raw const limit, std::ptr::null_mut()) };
     cvt(result).unwrap_or_else(|error| panic!("prlimit: {error}"));
 }
 
