@@ -90,7 +90,6 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
 fn first_not_built(options: &Options) -> Option<&'static str> {
     let (metadata, semantics) = (&options.metadata, &options.semantics);
     [
-        ("--posix-acl", metadata.posix_acl != Negotiation::Never),
         (
             "--security-label",
             metadata.security_label != Negotiation::Never,

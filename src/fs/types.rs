@@ -439,6 +439,20 @@ pub struct SessionWishes {
     pub wanted: SessionFlags,
     /// Capabilities without which a mount is refused (`EPROTO`).
     pub required: SessionFlags,
+    /// Capabilities among the wanted that somebody counts on: a mount without them is worth a
+    /// warning.
+    pub missed: SessionFlags,
+    /// What goes only together. They are looked at in this order, once.
+    pub dependencies: &'static [Dependency],
+}
+
+/// A capability that is not agreed on without others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// The capability.
+    pub capability: SessionFlags,
+    /// All that it needs.
+    pub needs: SessionFlags,
 }
 
 /// How a directory reader took an entry.

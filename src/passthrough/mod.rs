@@ -19,6 +19,7 @@
 //! call, and each open directory's own (see `dir`); no two of them together, but for the order
 //! that `store::inodes` states. The locks of `locks` are apart from these.
 
+mod acl;
 mod attr;
 mod cache_policy;
 mod data;
@@ -51,17 +52,18 @@ use crate::fs::filesystem::{
 };
 use crate::fs::late::{RequestId, Waited, WaitingRoom};
 use crate::fs::types::{
-    Attr, AttrReply, Caller, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName, FsTotals,
-    GrantOwner, HandleId, HeldLock, Lookup, Negotiated, NodeId, Opened, SessionWishes,
+    Attr, AttrReply, Caller, Dependency, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName,
+    FsTotals, GrantOwner, HandleId, HeldLock, Lookup, Negotiated, NodeId, Opened, SessionWishes,
 };
 use crate::ids::translator::Translator;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
+use acl::ACL_CAPABILITIES;
 use file_systems::FileSystems;
 use locks::Locks;
 use privilege::GroupKnowledge;
-use settings::{CachePolicy, Settings};
+use settings::{CachePolicy, Negotiation, Settings};
 use store::handles::HandleStore;
 use store::inodes::InodeStore;
 use store::unopened_files::UnopenedFiles;
@@ -79,6 +81,19 @@ const WANTED_ALWAYS: SessionFlags = SessionFlags::ASYNC_READ
     .union(SessionFlags::INIT_EXT)
     .union(SessionFlags::CREATE_SUPP_GROUP)
     .union(SessionFlags::ALLOW_IDMAP);
+
+/// Lists without the rest of what they need would give wrong rights to new files; and the umask
+/// is left to the host for their sake only.
+const DEPENDENCIES: &[Dependency] = &[
+    Dependency {
+        capability: SessionFlags::POSIX_ACL,
+        needs: ACL_CAPABILITIES,
+    },
+    Dependency {
+        capability: SessionFlags::DONT_MASK,
+        needs: ACL_CAPABILITIES,
+    },
+];
 
 /// A directory of the host, served to one guest.
 #[derive(Debug)]
@@ -132,6 +147,24 @@ impl PassthroughFs {
         wanted.set(SessionFlags::FLOCK_LOCKS, settings.flock);
         wanted | cache_policy::wanted(settings)
     }
+
+    fn wishes(&self) -> SessionWishes {
+        let mut wishes = SessionWishes {
+            wanted: self.wanted(),
+            required: SessionFlags::empty(),
+            missed: SessionFlags::empty(),
+            dependencies: DEPENDENCIES,
+        };
+        match self.settings.posix_acl {
+            Negotiation::Never => {}
+            Negotiation::Auto => {
+                wishes.wanted |= ACL_CAPABILITIES;
+                wishes.missed |= ACL_CAPABILITIES;
+            }
+            Negotiation::Always => wishes.required |= ACL_CAPABILITIES,
+        }
+        wishes
+    }
 }
 
 impl GrantOwner for PassthroughFs {
@@ -148,10 +181,7 @@ impl GrantOwner for PassthroughFs {
 
 impl FileSystem for PassthroughFs {
     fn session_wishes(&self) -> SessionWishes {
-        SessionWishes {
-            wanted: self.wanted(),
-            required: SessionFlags::empty(),
-        }
+        self.wishes()
     }
 
     fn start_session(&self, negotiated: &Negotiated) {

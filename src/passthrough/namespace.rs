@@ -1,9 +1,8 @@
 //! What: names: mkdir, mknod, symlink, link, unlink, rmdir, rename, readlink.
 //!
 //! In: directories and names that are one component. Out: entries. Invariants: what is made is
-//! made as the caller; what is removed or moved is so as the daemon, since the guest's kernel
-//! has checked that (`default_permissions`). The guest has also applied its umask: DONT_MASK is
-//! not asked for, so the `umask` of requests is of no weight, and the daemon's own is 0.
+//! made as the caller, with its umask where the guest leaves that to the host; what is removed or
+//! moved is so as the daemon, since the guest's kernel has checked that (`default_permissions`).
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -88,7 +87,7 @@ impl PassthroughFs {
             directory: directory.as_fd(),
             name: new.name.as_c_str(),
         };
-        self.as_caller(&caller, || step(at))?;
+        self.make_as(&caller, new.umask, || step(at))?;
         let entry = self.pin_in(&parent, new.name)?;
         if FileType::of_mode(entry.attr.mode) != file_type {
             return Err(Errno::ESTALE);

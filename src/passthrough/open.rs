@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::PassthroughFs;
 use super::cache_policy::{Access, CachedPages, OpenedFile, file_reply_flags, looks_at_contents};
 use super::killpriv::SetIds;
-use super::privilege::{AsCaller, HostCaller};
+use super::privilege::{AsCaller, CallerUmask, HostCaller};
 use super::settings::Settings;
 use super::store::contents::{ContentsStamp, WaitingStamp};
 use super::store::handles::Open;
@@ -101,7 +101,7 @@ impl PassthroughFs {
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let directory = parent.reach()?;
         let name = request.new.name.as_c_str();
-        let file = self.as_caller(caller, || {
+        let file = self.make_as(caller, request.new.umask, || {
             open::create_new(
                 directory.as_fd(),
                 name,
@@ -143,10 +143,28 @@ impl PassthroughFs {
         let parent = self.store.get(request.parent)?;
         let flags = self.host_flags(request.flags)?;
         let directory = parent.reach()?;
-        let file = self.as_caller(&caller, || {
+        let file = self.make_as(&caller, request.umask, || {
             open::create_unnamed(directory.as_fd(), self.flags_for_new(flags), request.mode)
         })?;
         self.grant_new(&parent, file, request.flags)
+    }
+
+    /// Runs one step that makes something, as a caller and with its umask. Without DONT_MASK the
+    /// guest has applied that already, which is all that can be done without access control
+    /// lists.
+    pub(super) fn make_as<T>(
+        &self,
+        caller: &HostCaller,
+        umask: u32,
+        step: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let thread = FsThread::current(&self.proc_fd)?;
+        let umask = match self.negotiated().contains(SessionFlags::DONT_MASK) {
+            true => umask,
+            false => 0,
+        };
+        let _umask = CallerUmask::set(&thread, umask);
+        self.as_caller(caller, step)
     }
 
     /// Runs one step as a caller. Nothing but the system call that makes or opens something

@@ -32,11 +32,14 @@
 //! `CAP_MKNOD`: a device node that belongs to an ordinary user is a hole in the host. A root that
 //! is squashed, and so is not shown as root again, keeps nothing.
 
+use std::marker::PhantomData;
+
 use crate::fs::types::Caller;
 use crate::ids::translator::Translator;
 use crate::ids::types::{GuestUid, HostGid, HostUid};
 use crate::sys::credentials;
 use crate::sys::errno::{Errno, Result};
+use crate::sys::process;
 use crate::sys::thread::FsThread;
 
 /// A caller as the host knows it.
@@ -217,6 +220,29 @@ impl<'thread> EffectiveUid<'thread> {
 impl Drop for EffectiveUid<'_> {
     fn drop(&mut self) {
         or_abort(credentials::set_effective_uid(self.0.own().uid));
+    }
+}
+
+/// The thread has the caller's file mode creation mask, which the host's kernel applies unless the
+/// directory has a default access control list. Without it the mask is 0.
+#[derive(Debug)]
+pub(super) struct CallerUmask<'thread>(PhantomData<&'thread FsThread>);
+
+impl<'thread> CallerUmask<'thread> {
+    /// Takes over the mask; nothing to do for an empty one. Cannot fail, see umask(2). The
+    /// FsThread is the proof that no other thread shares it.
+    pub(super) fn set(_: &'thread FsThread, umask: u32) -> Option<Self> {
+        if umask == 0 {
+            return None;
+        }
+        process::set_umask(umask);
+        Some(CallerUmask(PhantomData))
+    }
+}
+
+impl Drop for CallerUmask<'_> {
+    fn drop(&mut self) {
+        process::set_umask(0);
     }
 }
 

@@ -4,29 +4,26 @@
 //! the operator give them. Invariants: with the setting off every call says `ENOSYS`, after which
 //! a guest does not ask again; what a listing shows is what can be asked for, and its length with
 //! size 0 is that of the list that the guest gets. Does not: give names a meaning, but for the
-//! access control lists, which exist only for guests that agreed on POSIX_ACL.
+//! access control lists, which exist only for guests that agreed on POSIX_ACL (see `acl`).
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use super::PassthroughFs;
+use super::acl::{ACCESS_ACL, is_acl};
 use super::store::inode::NodeFd;
 use crate::fs::filesystem::SetXattrRequest;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::thread::FsThread;
 use crate::sys::xattr::{self, LIST_LEN_MAX, VALUE_LEN_MAX, XattrFlags};
-use crate::wire::flags::SessionFlags;
 use crate::xattr_map::{NameBuffer, Verdict};
-
-/// The names under which Linux keeps access control lists.
-const ACL_NAMES: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
 /// Room for the host's list of names of most files.
 const SHORT_LIST_LEN: usize = 1024;
 
 impl PassthroughFs {
-    /// Sets an attribute. `kill_sgid` is of no weight: guests send it only with POSIX_ACL.
+    /// Sets an attribute.
     ///
     /// # Errors
     /// `ENOSYS`, `EBADF`, `EPERM` and `EOPNOTSUPP` by the rules, `E2BIG` for a value over 64 KiB,
@@ -39,7 +36,17 @@ impl PassthroughFs {
             let flags = XattrFlags::from_bits(request.flags).ok_or(Errno::EINVAL)?;
             let mut room = NameBuffer::new();
             let name = self.host_xattr_name(request.name, &mut room, Errno::EPERM)?;
-            xattr::set(thread, pinned.as_fd(), name, request.value, flags)
+            let guest_name = request.name.to_bytes();
+            if !is_acl(guest_name) {
+                return xattr::set(thread, pinned.as_fd(), name, request.value, flags);
+            }
+            let value = self.acl_to_host(request.value)?;
+            let set = || xattr::set(thread, pinned.as_fd(), name, &value, flags);
+            if request.kill_sgid && guest_name == ACCESS_ACL {
+                self.clearing_set_group_id(pinned.as_fd(), set)
+            } else {
+                set()
+            }
         })
     }
 
@@ -51,8 +58,14 @@ impl PassthroughFs {
     pub(super) fn node_xattr(&self, node: NodeId, name: &CStr, buf: &mut [u8]) -> Result<usize> {
         self.with_target(node, |thread, pinned| {
             let mut room = NameBuffer::new();
-            let name = self.host_xattr_name(name, &mut room, Errno::ENODATA)?;
-            xattr::get(thread, pinned.as_fd(), name, buf)
+            let host_name = self.host_xattr_name(name, &mut room, Errno::ENODATA)?;
+            let len = xattr::get(thread, pinned.as_fd(), host_name, buf)?;
+            if is_acl(name.to_bytes())
+                && let Some(value) = buf.get_mut(..len)
+            {
+                self.acl_to_guest(value)?;
+            }
+            Ok(len)
         })
     }
 
@@ -161,10 +174,6 @@ impl PassthroughFs {
     /// A guest that does not interpret access control lists would change them as if they were
     /// plain values, and lose what they say: without POSIX_ACL there are none for it.
     fn is_hidden(&self, guest_name: &[u8]) -> bool {
-        ACL_NAMES.contains(&guest_name) && !self.has_acl()
-    }
-
-    fn has_acl(&self) -> bool {
-        self.negotiated().contains(SessionFlags::POSIX_ACL)
+        is_acl(guest_name) && !self.has_acl()
     }
 }

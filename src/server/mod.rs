@@ -44,9 +44,10 @@ use crate::server::encode::{Reply, write_error, write_reply};
 use crate::server::gate::{Gate, GateChain};
 use crate::server::log_limit::LogLimit;
 use crate::server::scratch::{Buffer, Scratch, with_scratch};
-use crate::server::session::{Alone, InitAnswer, Session, negotiate};
+use crate::server::session::{Alone, InitAnswer, Names, Refusal, Session, negotiate};
 use crate::sys::errno::{Errno, Result};
 use crate::wire::channel::{ChannelError, Outcome, ReplySink, RequestHandler, RequestSource};
+use crate::wire::flags::SessionFlags;
 use crate::wire::header::{IN_HEADER_LEN, InHeader, OUT_HEADER_LEN};
 use crate::wire::opcode::Opcode;
 use crate::wire::pod::Plain;
@@ -186,9 +187,10 @@ impl<F: FileSystem> Server<F> {
         let mut alone = self.session.wait_until_alone();
         // Without a DESTROY the guest was reset or rebooted.
         self.end_session(&mut alone);
-        let answer = negotiate(init, &self.fs.session_wishes());
-        self.log_init(init, &answer);
-        let out = match answer? {
+        let wishes = self.fs.session_wishes();
+        let answer = negotiate(init, &wishes);
+        self.log_init(init, &answer, wishes.missed);
+        let out = match answer.map_err(|_| Errno::EPROTO)? {
             InitAnswer::VersionOnly(out) => out,
             InitAnswer::Session(out, negotiated) => {
                 self.fs.start_session(&negotiated);
@@ -211,27 +213,38 @@ impl<F: FileSystem> Server<F> {
     }
 
     /// A mount is a rare event of life, unless a guest makes it a frequent one.
-    fn log_init(&self, init: &InitIn, answer: &Result<InitAnswer>) {
+    fn log_init(
+        &self,
+        init: &InitIn,
+        answer: &std::result::Result<InitAnswer, Refusal>,
+        missed: SessionFlags,
+    ) {
         if !self.log_limit.allows() {
             return;
         }
         let guest = (init.major, init.minor);
         match answer {
-            Ok(InitAnswer::Session(_, negotiated)) => log::info!(
-                "a guest mounts: it speaks FUSE {}.{}, agreed on {MAJOR_VERSION}.{} with {:?}",
-                guest.0,
-                guest.1,
-                negotiated.minor,
-                negotiated.flags,
-            ),
+            Ok(InitAnswer::Session(_, negotiated)) => {
+                log::info!(
+                    "a guest mounts: it speaks FUSE {}.{}, agreed on {MAJOR_VERSION}.{} with {:?}",
+                    guest.0,
+                    guest.1,
+                    negotiated.minor,
+                    negotiated.flags,
+                );
+                let lacking = missed.difference(negotiated.flags);
+                if !lacking.is_empty() {
+                    log::warn!("the guest cannot do {}: it goes on without", Names(lacking));
+                }
+            }
             Ok(InitAnswer::VersionOnly(_)) => log::info!(
                 "a guest speaks FUSE {}.{}: told it to use {MAJOR_VERSION}.{MINOR_VERSION}",
                 guest.0,
                 guest.1,
             ),
-            Err(errno) => log::warn!(
+            Err(refusal) => log::warn!(
                 "refused to be mounted by a guest that speaks FUSE {}.{} and offers {:#x} {:#x}: \
-                 {errno:?}",
+                 {refusal}",
                 guest.0,
                 guest.1,
                 init.flags,

@@ -18,11 +18,11 @@
 //! request. Lock order: shards by index; a thread that serves a request holds one shard and never
 //! asks for another. Does not: call the file system.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::fs::types::{Negotiated, SessionWishes};
-use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::SessionFlags;
 use crate::wire::pod::Plain;
 use crate::wire::request::InitIn;
@@ -82,10 +82,48 @@ pub(super) enum InitAnswer {
     Session(InitOut, Negotiated),
 }
 
+/// Why there is no session (`EPROTO`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The guest is too old.
+    Version,
+    /// It does not offer what the file system requires.
+    Lacks(SessionFlags),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Version => write!(
+                f,
+                "it is older than {MAJOR_VERSION}.{MINOR_VERSION_MIN} (Linux 4.16)"
+            ),
+            Refusal::Lacks(capabilities) => write!(
+                f,
+                "it cannot do {}, which the options of this daemon require",
+                Names(*capabilities)
+            ),
+        }
+    }
+}
+
+/// Capabilities as a person reads them.
+pub(super) struct Names(pub(super) SessionFlags);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, _)) in self.0.iter_names().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{name}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Decides about an INIT.
 ///
-/// Errors: `EPROTO` the guest is too old, or does not offer what the file system requires.
-pub(super) fn negotiate(init: &InitIn, wishes: &SessionWishes) -> Result<InitAnswer> {
+/// Errors: see [`Refusal`].
+pub(super) fn negotiate(init: &InitIn, wishes: &SessionWishes) -> Result<InitAnswer, Refusal> {
     let version_only = InitOut {
         major: MAJOR_VERSION,
         minor: MINOR_VERSION,
@@ -95,12 +133,18 @@ pub(super) fn negotiate(init: &InitIn, wishes: &SessionWishes) -> Result<InitAns
         return Ok(InitAnswer::VersionOnly(version_only));
     }
     if init.major < MAJOR_VERSION || init.minor < MINOR_VERSION_MIN {
-        return Err(Errno::EPROTO);
+        return Err(Refusal::Version);
     }
     let flags = wishes.wanted | wishes.required | WANTED_BY_SERVER;
-    let flags = (flags & offered_flags(init)).difference(NEVER);
-    if !flags.contains(wishes.required) {
-        return Err(Errno::EPROTO);
+    let mut flags = (flags & offered_flags(init)).difference(NEVER);
+    let lacking = wishes.required.difference(flags);
+    if !lacking.is_empty() {
+        return Err(Refusal::Lacks(lacking));
+    }
+    for dependency in wishes.dependencies {
+        if !flags.contains(dependency.needs) {
+            flags.remove(dependency.capability);
+        }
     }
     let (low, high) = flags.halves();
     let max_pages = match flags.contains(SessionFlags::MAX_PAGES) {

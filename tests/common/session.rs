@@ -399,9 +399,20 @@ impl Session {
         value: &[u8],
         flags: u32,
     ) -> Reply<()> {
+        self.setxattr_with(node, name, value, (flags, 0))
+    }
+
+    /// SETXATTR with `flags` and `setxattr_flags` (`FUSE_SETXATTR_ACL_KILL_SGID`).
+    pub(crate) fn setxattr_with(
+        &mut self,
+        node: u64,
+        name: &str,
+        value: &[u8],
+        (flags, setxattr_flags): (u32, u32),
+    ) -> Reply<()> {
         let mut body = Bytes::new().u32(super::u32_of(value.len())).u32(flags);
         if self.flags & init::SETXATTR_EXT != 0 {
-            body = body.u32(0).u32(0);
+            body = body.u32(setxattr_flags).u32(0);
         }
         let body = body.name(name.as_bytes()).raw(value);
         self.plain(op::SETXATTR, node, &body.done())

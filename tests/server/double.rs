@@ -90,6 +90,8 @@ impl FakeFs {
             wishes: SessionWishes {
                 wanted: WANTED,
                 required: SessionFlags::empty(),
+                missed: SessionFlags::empty(),
+                dependencies: &[],
             },
             fail: Mutex::new(None),
             file,

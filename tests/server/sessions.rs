@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use virtiofsd::fs::types::SessionWishes;
+use virtiofsd::fs::types::Dependency;
 use virtiofsd::server::Server;
 use virtiofsd::server::gate::Gate;
 use virtiofsd::server::operation::Operation;
@@ -50,7 +50,8 @@ fn init_with(flags: u32, flags2: u32) -> Request {
 
 fn wishing(wanted: SessionFlags, required: SessionFlags) -> Server<FakeFs> {
     let mut fs = FakeFs::new();
-    fs.wishes = SessionWishes { wanted, required };
+    fs.wishes.wanted = wanted;
+    fs.wishes.required = required;
     Server::new(fs)
 }
 
@@ -113,6 +114,33 @@ fn init_acknowledges_only_what_is_offered_wanted_and_possible() {
         (out.flags, out.flags2),
         (1 << 5 | 1 << 22 | 1 << 29 | 1 << 30, 0)
     );
+}
+
+#[test]
+fn init_agrees_on_what_goes_together_or_on_none_of_it() {
+    const LISTS: SessionFlags = SessionFlags::POSIX_ACL.union(SessionFlags::DONT_MASK);
+    let mut fs = FakeFs::new();
+    fs.wishes.wanted = LISTS;
+    fs.wishes.dependencies = &[
+        Dependency {
+            capability: SessionFlags::POSIX_ACL,
+            needs: LISTS,
+        },
+        Dependency {
+            capability: SessionFlags::DONT_MASK,
+            needs: SessionFlags::POSIX_ACL,
+        },
+    ];
+    let server = Server::new(fs);
+    for (offered, agreed) in [
+        (1 << 20 | 1 << 6, 1 << 20 | 1 << 6),
+        (1 << 20, 0),
+        (1 << 6, 0),
+        (0, 0),
+    ] {
+        let out = init_out(&server, &init_with(offered, 0));
+        assert_eq!(out.flags, agreed, "{offered:#x}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Each test ends with `guest.leftovers()` equal to [`share::NOTHING_LEFT`]: no node, no handle,
 //! no descriptor into the share but its root's, and the files beside the share unchanged.
 
+mod acl;
 mod attr;
 mod caching;
 mod credentials;

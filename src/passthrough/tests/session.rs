@@ -48,6 +48,31 @@ fn wishes_follow_the_settings() {
 }
 
 #[test]
+fn wishes_for_lists_are_hopes_or_conditions() {
+    let lists = SessionFlags::POSIX_ACL | SessionFlags::DONT_MASK | SessionFlags::SETXATTR_EXT;
+    let of = |posix_acl| {
+        let share = Share::new();
+        let settings = Settings {
+            posix_acl,
+            ..Settings::new(CachePolicy::Auto)
+        };
+        let wishes = PassthroughFs::new(settings, share.path())
+            .unwrap()
+            .session_wishes();
+        (
+            wishes.wanted & lists,
+            wishes.missed & lists,
+            wishes.required & lists,
+        )
+    };
+    let none = SessionFlags::empty();
+    let always_wanted = SessionFlags::SETXATTR_EXT;
+    assert_eq!(of(Negotiation::Never), (always_wanted, none, none));
+    assert_eq!(of(Negotiation::Auto), (lists, lists, none));
+    assert_eq!(of(Negotiation::Always), (always_wanted, none, lists));
+}
+
+#[test]
 fn second_session_starts_afresh_and_reuses_no_number() {
     let guest = Guest::new();
     let open = guest.create(c"file");

@@ -127,7 +127,8 @@ impl Guest {
     pub(super) fn on(share: Share, settings: Settings) -> Self {
         let fs = PassthroughFs::new(settings, share.path()).unwrap();
         let guest = Guest { fs, share };
-        guest.mount(guest.fs.session_wishes().wanted);
+        let wishes = guest.fs.session_wishes();
+        guest.mount(wishes.wanted | wishes.required);
         guest
     }
 
