@@ -135,3 +135,44 @@ fn no_open_spares_the_guest_open_and_release() {
     assert_eq!(client.write(new, b"new"), Ok(3));
     assert_eq!(client.read(new, 20).unwrap(), b"new");
 }
+
+#[test]
+fn no_opendir_spares_the_guest_opendir_and_releasedir() {
+    let share = Share::new();
+    for index in 0..300 {
+        share.write(&format!("file-{index}"), b"");
+    }
+    let mut client = Client::with_args(&share, &["--no-opendir"]);
+    assert_ne!(client.flags & init::NO_OPENDIR_SUPPORT, 0);
+    assert_ne!(client.flags & init::ATOMIC_O_TRUNC, 0);
+    assert_eq!(client.opendir(ROOT).unwrap_err(), libc::ENOSYS);
+    let mut offset = 0;
+    let mut count = 0;
+    loop {
+        let at = At {
+            node: ROOT,
+            fh: 0,
+            offset,
+        };
+        let part = client.readdir_once(at, 1_000, false).unwrap();
+        let Some(last) = part.last() else {
+            break;
+        };
+        offset = last.offset;
+        count += part.len();
+    }
+    assert_eq!(count, 302);
+    client.fsyncdir(ROOT, 0).unwrap();
+    client.releasedir(ROOT, 0).unwrap();
+}
+
+#[test]
+fn no_readdir_makes_directories_look_empty() {
+    let share = Share::new();
+    share.write("file", b"");
+    let mut client = Client::with_args(&share, &["--no-readdir"]);
+    assert_eq!(client.flags & init::DO_READDIRPLUS, 0);
+    assert!(client.list(ROOT, 4096, false).is_empty());
+    assert!(client.list(ROOT, 4096, true).is_empty());
+    assert_ne!(client.node("file"), 0);
+}

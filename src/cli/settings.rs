@@ -88,14 +88,12 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
 
 /// The first option that was given and is understood, but not built yet.
 fn first_not_built(options: &Options) -> Option<&'static str> {
-    let (metadata, semantics) = (&options.metadata, &options.semantics);
+    let metadata = &options.metadata;
     [
         (
             "--security-label",
             metadata.security_label != Negotiation::Never,
         ),
-        ("--no-opendir", semantics.no_opendir),
-        ("--no-readdir", semantics.no_readdir),
         (
             "--inode-file-handles=mandatory",
             options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,

@@ -31,6 +31,7 @@ pub(super) fn wanted(settings: &Settings) -> SessionFlags {
     // Without ATOMIC_O_TRUNC it truncates by SETATTR.
     wanted.set(SessionFlags::NO_OPEN_SUPPORT, settings.no_open);
     wanted.set(SessionFlags::ATOMIC_O_TRUNC, !settings.no_open);
+    wanted.set(SessionFlags::NO_OPENDIR_SUPPORT, settings.no_opendir);
     // Of weight only for files opened with DIRECT_IO. The guest caches the pages that it maps,
     // for as long as they are mapped; without it, mmap(2) with MAP_SHARED fails there (ENODEV).
     wanted.set(SessionFlags::DIRECT_IO_ALLOW_MMAP, settings.allow_mmap);
@@ -305,6 +306,12 @@ mod tests {
         });
         assert!(stateless.contains(SessionFlags::NO_OPEN_SUPPORT));
         assert!(!stateless.contains(SessionFlags::ATOMIC_O_TRUNC));
+        let listing = wanted(&Settings {
+            no_opendir: true,
+            ..Settings::new(CachePolicy::Auto)
+        });
+        assert!(listing.contains(SessionFlags::NO_OPENDIR_SUPPORT));
+        assert!(listing.contains(SessionFlags::ATOMIC_O_TRUNC));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::cache_policy::directory_reply_flags;
 use super::open::sync;
 use super::store::handles::Open;
 use super::store::inode::Inode;
+use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::{OpenNode, ReadDirRequest, SyncScope};
 use crate::fs::types::{
     DirEntry, DirPlusSink, DirSink, Entry, FileName, HandleRef, NodeId, Opened, Packed,
@@ -50,20 +51,31 @@ impl OpenDirectory {
         }
     }
 
-    /// Passes entries from `offset` on to `take` until it is full or the directory ends.
+    /// The cookie at which it stands; `None` after a failed call.
+    pub(super) fn position(&self) -> Option<u64> {
+        self.lock().position
+    }
+
+    /// Passes entries from `offset` on to `take` until it is full or the directory ends. Says
+    /// whether there was anything left to pass.
     ///
     /// # Errors
     /// What lseek(2) and getdents64(2) say, but only before the first entry: later the guest
     /// gets what there is, and the error with its next message.
-    fn for_each(&self, offset: u64, mut take: impl FnMut(&HostDirent<'_>) -> Packed) -> Result<()> {
+    fn for_each(
+        &self,
+        offset: u64,
+        mut take: impl FnMut(&HostDirent<'_>) -> Packed,
+    ) -> Result<Filled> {
         let mut stream = self.lock();
         stream.move_to(self.as_fd(), offset)?;
         let mut took_any = false;
         loop {
             match stream.fill(self.as_fd()) {
                 Ok(Filled::Entries) => {}
-                Ok(Filled::End) => return Ok(()),
-                Err(_) if took_any => return Ok(()),
+                Ok(Filled::End) if took_any => return Ok(Filled::Entries),
+                Ok(Filled::End) => return Ok(Filled::End),
+                Err(_) if took_any => return Ok(Filled::Entries),
                 Err(errno) => return Err(errno),
             }
             let Some((entry, record_len)) = dirent::first_entry(stream.left_over()) else {
@@ -72,7 +84,7 @@ impl OpenDirectory {
             };
             match take(&entry) {
                 Packed::Yes => took_any = true,
-                Packed::Full => return Ok(()),
+                Packed::Full => return Ok(Filled::Entries),
             }
             let next_offset = entry.next_offset;
             stream.advance(record_len, next_offset);
@@ -90,7 +102,7 @@ impl AsFd for OpenDirectory {
     }
 }
 
-/// Whether there is anything left in the buffer.
+/// Whether there is anything left to read.
 enum Filled {
     Entries,
     End,
@@ -186,22 +198,64 @@ impl PassthroughFs {
     /// Opens a directory, always for reading; of the flags only `O_NOATIME` has a meaning.
     ///
     /// # Errors
-    /// `EBADF`, `ENOTDIR`, and what open(2) says.
+    /// `ENOSYS` if the guest shall open nothing; `EBADF`, `ENOTDIR`, and what open(2) says.
     pub(super) fn open_directory(&self, node: NodeId, flags: OpenFlags) -> Result<Opened<'_>> {
-        let inode = self.store.get(node)?;
-        if inode.file_type != FileType::Directory {
-            return Err(Errno::ENOTDIR);
+        if self.opens_no_directories() {
+            // The last that it sends in this session.
+            return Err(Errno::ENOSYS);
         }
+        let inode = self.store.get(node)?;
         let mut passing = open::HostOpenFlags::empty();
         passing.set(open::HostOpenFlags::NOATIME, self.settings.preserve_noatime);
         let flags = open::HostOpenFlags::from_bits_truncate(flags.bits()).intersection(passing);
-        let directory = open::reopen_directory(&self.proc_fd, inode.reach()?.as_fd(), flags)?;
-        let opened = OpenDirectory::new(directory, inode);
+        let opened = self.directory_of(inode, flags)?;
         let handle = self.handles.insert(node, Open::Directory(opened));
         Ok(Opened {
             handle: HandleRef::new(self, node, handle),
             flags: directory_reply_flags(self.settings.cache),
         })
+    }
+
+    /// Opens the directory that a node pins.
+    ///
+    /// # Errors
+    /// `ENOTDIR`, and what open(2) says.
+    pub(super) fn directory_of(
+        &self,
+        inode: Arc<Inode>,
+        flags: open::HostOpenFlags,
+    ) -> Result<OpenDirectory> {
+        if inode.file_type != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        let directory = open::reopen_directory(&self.proc_fd, inode.reach()?.as_fd(), flags)?;
+        Ok(OpenDirectory::new(directory, inode))
+    }
+
+    /// Lets `read` have the directory that a request is about, unless directories look empty.
+    fn with_directory(
+        &self,
+        request: &ReadDirRequest,
+        read: impl FnOnce(&OpenDirectory) -> Result<Filled>,
+    ) -> Result<()> {
+        let (node, handle) = (request.node, request.handle);
+        if self.settings.no_readdir {
+            let opened = self.opened(OpenNode { node, handle }, Purpose::Look)?;
+            return opened.directory().map(drop);
+        }
+        if !self.is_unopened_directory(handle) {
+            let opened = self.handles.get(OpenNode { node, handle })?;
+            return read(opened.directory()?).map(drop);
+        }
+        let directory = match self.dir_streams.take(node, request.offset) {
+            Some(directory) => directory,
+            None => self.directory_of(self.store.get(node)?, open::HostOpenFlags::empty())?,
+        };
+        if let Filled::Entries = read(&directory)? {
+            self.dir_streams.put(node, directory);
+            self.drop_unopened_if_forgotten(node);
+        }
+        Ok(())
     }
 
     /// Reads a directory.
@@ -213,12 +267,9 @@ impl PassthroughFs {
         request: &ReadDirRequest,
         sink: &mut dyn DirSink,
     ) -> Result<()> {
-        let handle = self.handles.get(OpenNode {
-            node: request.node,
-            handle: request.handle,
-        })?;
-        let directory = handle.directory()?;
-        directory.for_each(request.offset, |entry| sink.add(dir_entry(entry)))
+        self.with_directory(request, |directory| {
+            directory.for_each(request.offset, |entry| sink.add(dir_entry(entry)))
+        })
     }
 
     /// Reads a directory with attributes. An entry that cannot be looked up, because it is gone
@@ -231,16 +282,13 @@ impl PassthroughFs {
         request: &ReadDirRequest,
         sink: &mut dyn DirPlusSink<'fs>,
     ) -> Result<()> {
-        let handle = self.handles.get(OpenNode {
-            node: request.node,
-            handle: request.handle,
-        })?;
-        let directory = handle.directory()?;
-        directory.for_each(request.offset, |entry| {
-            if !sink.fits(entry.name.to_bytes().len()) {
-                return Packed::Full;
-            }
-            sink.add(dir_entry(entry), self.lookup_entry(&directory.inode, entry))
+        self.with_directory(request, |directory| {
+            directory.for_each(request.offset, |entry| {
+                if !sink.fits(entry.name.to_bytes().len()) {
+                    return Packed::Full;
+                }
+                sink.add(dir_entry(entry), self.lookup_entry(&directory.inode, entry))
+            })
         })
     }
 
@@ -255,6 +303,9 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`; `ENOTDIR` for a file, which stays open.
     pub(super) fn close_directory(&self, open: OpenNode) -> Result<()> {
+        if self.is_unopened_directory(open.handle) {
+            return Ok(());
+        }
         self.handles
             .remove(open, |handle| handle.directory().map(drop))
             .map(drop)
@@ -265,7 +316,7 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`, `ENOTDIR`, and what fsync(2) says.
     pub(super) fn sync_directory(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
-        let handle = self.handles.get(open)?;
+        let handle = self.opened(open, Purpose::Look)?;
         sync(handle.directory()?.as_fd(), scope)
     }
 }

@@ -18,6 +18,7 @@ use std::os::fd::BorrowedFd;
 
 use super::PassthroughFs;
 use super::privilege::AsOrdinaryOwner;
+use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::{IoctlRequest, OpenNode};
 use crate::ids::types::GuestUid;
 use crate::sys::errno::{Errno, Result};
@@ -47,10 +48,11 @@ impl PassthroughFs {
         output: &mut [u8],
     ) -> Result<usize> {
         let command = InodeCommand::from_number(request.command).ok_or(Errno::ENOTTY)?;
-        let handle = self.handles.get(OpenNode {
+        let open = OpenNode {
             node: request.node,
             handle: request.handle,
-        })?;
+        };
+        let handle = self.opened(open, Purpose::Look)?;
         let file = handle.any();
         match command {
             InodeCommand::GetFlags => {

@@ -24,6 +24,7 @@ mod attr;
 mod cache_policy;
 mod data;
 mod dir;
+mod dir_streams;
 mod file_systems;
 mod ioctl;
 mod killpriv;
@@ -60,6 +61,7 @@ use crate::sys::errno::{Errno, Result};
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 use acl::ACL_CAPABILITIES;
+use dir_streams::DirStreams;
 use file_systems::FileSystems;
 use locks::Locks;
 use privilege::GroupKnowledge;
@@ -104,6 +106,7 @@ pub struct PassthroughFs {
     handles: HandleStore,
     locks: Locks,
     unopened_files: UnopenedFiles,
+    dir_streams: DirStreams,
     file_systems: FileSystems,
     proc_fd: Arc<ProcFd>,
     /// The capabilities that the present session settled on; see `negotiated`.
@@ -130,6 +133,7 @@ impl PassthroughFs {
         self.locks.clear();
         self.handles.clear();
         self.unopened_files.clear();
+        self.dir_streams.clear();
         self.store.clear();
         self.file_systems.clear();
         // Release: partner of the Acquire in `negotiated`.
@@ -139,7 +143,8 @@ impl PassthroughFs {
     fn wanted(&self) -> SessionFlags {
         let settings = &self.settings;
         let mut wanted = WANTED_ALWAYS;
-        let readdirplus = settings.readdirplus && settings.cache != CachePolicy::Never;
+        let readdirplus =
+            settings.readdirplus && settings.cache != CachePolicy::Never && !settings.no_readdir;
         wanted.set(SessionFlags::DO_READDIRPLUS, readdirplus);
         wanted.set(SessionFlags::READDIRPLUS_AUTO, readdirplus);
         wanted.set(SessionFlags::HANDLE_KILLPRIV_V2, settings.killpriv_v2);
@@ -210,7 +215,7 @@ impl FileSystem for PassthroughFs {
     fn forget(&self, node: NodeId, count: u64) {
         self.store.forget(node, count);
         self.unlock_forgotten(node);
-        if self.opens_no_files() {
+        if self.opens_no_files() || self.opens_no_directories() {
             self.drop_unopened_if_forgotten(node);
         }
     }

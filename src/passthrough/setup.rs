@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use super::PassthroughFs;
+use super::dir_streams::DirStreams;
 use super::file_systems::FileSystems;
 use super::locks::Locks;
 use super::settings::{Negotiation, Settings};
@@ -181,6 +182,7 @@ impl PassthroughFs {
             handles: HandleStore::new(),
             locks: Locks::new(Arc::clone(&proc_fd)),
             unopened_files: UnopenedFiles::new(),
+            dir_streams: DirStreams::default(),
             file_systems: FileSystems::default(),
             proc_fd,
             session: AtomicU64::new(0),

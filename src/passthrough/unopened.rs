@@ -1,4 +1,5 @@
-//! What: files that the guest uses without opening them (`--no-open`).
+//! What: files and directories that the guest uses without opening them (`--no-open`,
+//! `--no-opendir`).
 //!
 //! In: requests that name a file by its node alone. Out: a descriptor for it. A guest that got
 //! `ENOSYS` for an OPEN sends neither OPEN nor RELEASE any more, until it unmounts; its requests
@@ -6,9 +7,12 @@
 //! reading until somebody writes, so that files which are only read can be executed on the host
 //! meanwhile and need not be writable; what open(2) refuses, the first READ or WRITE returns.
 //!
+//! The same holds for directories with OPENDIR and RELEASEDIR.
+//!
 //! ```text
-//!   handle != 0 ............ store::handles
-//!   handle == 0, --no-open . store::unopened_files -> there? -> else open and keep
+//!   handle != 0 .................. store::handles
+//!   handle == 0, of a file ....... store::unopened_files -> there? -> else open and keep
+//!   handle == 0, of a directory .. dir_streams for READDIR, else open for the one request
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,12 +21,13 @@ use std::sync::Arc;
 use super::PassthroughFs;
 use super::cache_policy::Access;
 use super::file_systems::reports_nothing_at_close;
-use super::store::handles::Handle;
+use super::store::handles::{Handle, Open};
 use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::OpenNode;
 use crate::fs::types::{HandleId, NodeId};
 use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
+use crate::sys::meta::FileType;
 use crate::sys::open::HostOpenFlags;
 use crate::wire::flags::SessionFlags;
 
@@ -36,6 +41,17 @@ impl PassthroughFs {
         self.negotiated().contains(SessionFlags::NO_OPEN_SUPPORT)
     }
 
+    /// Whether the guest uses directories without opening them.
+    pub(super) fn opens_no_directories(&self) -> bool {
+        // Only asked for by `--no-opendir`.
+        self.negotiated().contains(SessionFlags::NO_OPENDIR_SUPPORT)
+    }
+
+    /// Whether a request with this handle names its directory by node alone.
+    pub(super) fn is_unopened_directory(&self, handle: HandleId) -> bool {
+        handle == NO_HANDLE && self.opens_no_directories()
+    }
+
     /// Whether a request with this handle names its file by node alone.
     pub(super) fn is_unopened(&self, handle: HandleId) -> bool {
         handle == NO_HANDLE && self.opens_no_files()
@@ -46,18 +62,26 @@ impl PassthroughFs {
     /// # Errors
     /// `EBADF`; what open(2) says of a file that the guest has not opened.
     pub(super) fn opened(&self, open: OpenNode, purpose: Purpose) -> Result<Arc<Handle>> {
-        if self.is_unopened(open.handle) {
-            self.unopened_file(open.node, purpose)
+        if open.handle == NO_HANDLE && (self.opens_no_files() || self.opens_no_directories()) {
+            self.unopened(open.node, purpose)
         } else {
             self.handles.get(open)
         }
     }
 
-    fn unopened_file(&self, node: NodeId, purpose: Purpose) -> Result<Arc<Handle>> {
+    fn unopened(&self, node: NodeId, purpose: Purpose) -> Result<Arc<Handle>> {
         if let Some(file) = self.unopened_files.get(node, purpose) {
             return Ok(file);
         }
         let inode = self.store.get(node)?;
+        if inode.file_type == FileType::Directory && self.opens_no_directories() {
+            let directory = self.directory_of(inode, HostOpenFlags::empty())?;
+            let handle = Handle::of_node(node, Open::Directory(directory));
+            return Ok(Arc::new(handle));
+        }
+        if !self.opens_no_files() {
+            return Err(Errno::EBADF);
+        }
         let flags = match purpose {
             Purpose::Look => HostOpenFlags::empty(),
             Purpose::Change => HostOpenFlags::RDWR,
@@ -80,6 +104,7 @@ impl PassthroughFs {
     pub(super) fn drop_unopened_if_forgotten(&self, node: NodeId) {
         if self.store.get(node).is_err() {
             self.unopened_files.remove(node);
+            self.dir_streams.remove(node);
         }
     }
 

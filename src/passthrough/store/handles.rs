@@ -34,7 +34,7 @@ pub(in crate::passthrough) struct Handle {
 
 impl Handle {
     /// What stands for a node that was not opened by the guest, and has no number.
-    pub(super) fn of_node(node: NodeId, open: Open) -> Self {
+    pub(in crate::passthrough) fn of_node(node: NodeId, open: Open) -> Self {
         Handle {
             node,
             open,

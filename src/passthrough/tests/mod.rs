@@ -20,4 +20,5 @@ mod open;
 mod session;
 pub(super) mod share;
 mod unopened;
+mod unopened_dirs;
 mod xattr;

@@ -10,8 +10,8 @@ use super::share::{
     Guest, NOTHING_LEFT, ROOT, Share, create_request, flushed, keep, own_caller, released,
 };
 use crate::fs::filesystem::{
-    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, OpenNode,
-    SyncScope, TmpfileRequest,
+    AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, IoctlRequest,
+    OpenNode, SyncScope, TmpfileRequest,
 };
 use crate::fs::types::{HandleId, NodeId, SecurityContexts};
 use crate::passthrough::settings::{CachePolicy, Settings};
@@ -114,6 +114,15 @@ fn every_operation_finds_the_file_by_its_node() {
     };
     assert_eq!(guest.fs.copy_file_range(&copy), Ok(4));
     assert_eq!(fs::read(guest.share.join("to")).unwrap(), b"01xy");
+    let get_flags = IoctlRequest {
+        node: file.node,
+        handle: NO_HANDLE,
+        caller: own_caller(),
+        command: 0x8008_6601,
+        is_32_bit: false,
+    };
+    let flags = guest.fs.ioctl(&get_flags, &[], &mut [0; 8]);
+    assert_ne!(flags, Err(Errno::EBADF));
     guest.fs.release(&released(file)).unwrap();
     guest.forget(file.node);
     guest.forget(to.node);
