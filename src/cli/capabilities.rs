@@ -5,6 +5,7 @@
 pub(crate) const CAPABILITIES: &str = r#"{
   "type": "fs",
   "features": [
+    "posix-acl-negotiation-mode",
     "separate-options"
   ]
 }"#;

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::PassthroughFs;
 use super::cache_policy::{Access, CachedPages, OpenedFile, file_reply_flags, looks_at_contents};
 use super::killpriv::SetIds;
-use super::privilege::{AsCaller, CallerUmask, HostCaller};
+use super::privilege::{AsCaller, CallerUmask, GroupKnowledge, HostCaller};
 use super::settings::Settings;
 use super::store::contents::{ContentsStamp, WaitingStamp};
 use super::store::handles::Open;
@@ -124,7 +124,8 @@ impl PassthroughFs {
         let entry = self.lookup_in(parent, request.new.name)?;
         let inode = self.inode_of(&entry)?;
         let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
-        let open = |flags| self.as_caller(caller, || self.reopen(&inode, flags));
+        let known = self.group_knowledge();
+        let open = |flags| self.as_caller(caller, known, || self.reopen(&inode, flags));
         let file = self.open_changing(&inode, flags, set_ids, open)?;
         let opened = self.opened_file(&inode, file, request.flags);
         Ok((entry, opened))
@@ -164,7 +165,13 @@ impl PassthroughFs {
             false => 0,
         };
         let _umask = CallerUmask::set(&thread, umask);
-        self.as_caller(caller, step)
+        // A list of the directory may let the caller in by any of its groups, and the guest names
+        // only the directory's own.
+        let known = match self.has_acl() {
+            true => GroupKnowledge::None,
+            false => self.group_knowledge(),
+        };
+        self.as_caller(caller, known, step)
     }
 
     /// Runs one step as a caller. Nothing but the system call that makes or opens something
@@ -172,10 +179,11 @@ impl PassthroughFs {
     pub(super) fn as_caller<T>(
         &self,
         caller: &HostCaller,
+        known: GroupKnowledge,
         step: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let thread = FsThread::current(&self.proc_fd)?;
-        let _acting = AsCaller::become_caller(&thread, caller, self.group_knowledge())?;
+        let _acting = AsCaller::become_caller(&thread, caller, known)?;
         step()
     }
 

@@ -53,16 +53,22 @@ impl PassthroughFs {
     /// Reads an attribute; with an empty `buf`, only its length.
     ///
     /// # Errors
-    /// `ENOSYS`, `EBADF`, `ENODATA` also by the rules, `EOPNOTSUPP` by the rules, `ERANGE` when
-    /// it is longer than `buf`.
+    /// `ENOSYS`, `EBADF`, `ENODATA` also by the rules, and for an access control list that cannot
+    /// be there; `EOPNOTSUPP` by the rules, `ERANGE` when it is longer than `buf`.
     pub(super) fn node_xattr(&self, node: NodeId, name: &CStr, buf: &mut [u8]) -> Result<usize> {
         self.with_target(node, |thread, pinned| {
             let mut room = NameBuffer::new();
-            let host_name = self.host_xattr_name(name, &mut room, Errno::ENODATA)?;
-            let len = xattr::get(thread, pinned.as_fd(), host_name, buf)?;
-            if is_acl(name.to_bytes())
-                && let Some(value) = buf.get_mut(..len)
-            {
+            let is_list = is_acl(name.to_bytes()) && self.has_acl();
+            let got = self
+                .host_xattr_name(name, &mut room, Errno::ENODATA)
+                .and_then(|host_name| xattr::get(thread, pinned.as_fd(), host_name, buf));
+            let len = match got {
+                // A guest with lists asks for them to check permissions, and would refuse
+                // everything for any other reason why there is none.
+                Err(Errno::EOPNOTSUPP) if is_list => return Err(Errno::ENODATA),
+                got => got?,
+            };
+            if is_list && let Some(value) = buf.get_mut(..len) {
                 self.acl_to_guest(value)?;
             }
             Ok(len)

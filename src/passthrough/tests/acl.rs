@@ -18,6 +18,7 @@ use crate::sys::errno::Errno;
 use crate::sys::thread::FsThread;
 use crate::sys::xattr;
 use crate::wire::flags::{OpenFlags, SessionFlags};
+use crate::xattr_map::XattrMap;
 
 const ACCESS: &CStr = c"system.posix_acl_access";
 const DEFAULT: &CStr = c"system.posix_acl_default";
@@ -288,4 +289,43 @@ fn default_list_counts_for_other_callers_too() {
     assert_eq!((host.uid(), host.gid()), (1234, 4321));
     assert_eq!(host.mode() & 0o777, 0o660);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn a_list_may_let_callers_in_by_groups_that_the_guest_does_not_name() {
+    let test = "a_list_may_let_callers_in_by_groups_that_the_guest_does_not_name";
+    if !is_root_or_says_why_not(test) {
+        return;
+    }
+    let guest = guest();
+    let closed = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(guest.share.path(), closed.clone()).unwrap();
+    guest.share.write("there", b"");
+    let mut request = create_request(c"file");
+    request.new.caller = caller(1234, 4321);
+    // The guest's kernel has checked that its lists let the caller in.
+    drop(guest.fs.create(&request).unwrap());
+    // It has not checked what it did not know to be there.
+    fs::set_permissions(guest.share.join("there"), closed).unwrap();
+    request.new.name = super::share::file_name(c"there");
+    assert_eq!(guest.fs.create(&request).map(drop), Err(Errno::EACCES));
+    guest.mount(SessionFlags::CREATE_SUPP_GROUP);
+    request.new.name = super::share::file_name(c"another");
+    assert_eq!(guest.fs.create(&request).map(drop), Err(Errno::EACCES));
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn a_list_that_cannot_be_there_is_none() {
+    let guest = Guest::with(Settings {
+        xattr: true,
+        xattr_map: Some(XattrMap::parse(b":unsupported:client:system.:::ok:all:::").unwrap()),
+        posix_acl: Negotiation::Always,
+        ..Settings::new(CachePolicy::Auto)
+    });
+    assert_eq!(get(&guest, ROOT, ACCESS), Err(Errno::ENODATA));
+    let set = set(&guest, ROOT, ACCESS, &list_for(2000, 7));
+    assert_eq!(set, Err(Errno::EOPNOTSUPP));
+    guest.mount(SessionFlags::empty());
+    assert_eq!(get(&guest, ROOT, ACCESS), Err(Errno::EOPNOTSUPP));
 }
