@@ -88,17 +88,10 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
 
 /// The first option that was given and is understood, but not built yet.
 fn first_not_built(options: &Options) -> Option<&'static str> {
-    let metadata = &options.metadata;
-    [
-        (
-            "--security-label",
-            metadata.security_label != Negotiation::Never,
-        ),
-        (
-            "--inode-file-handles=mandatory",
-            options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,
-        ),
-    ]
+    [(
+        "--inode-file-handles=mandatory",
+        options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,
+    )]
     .into_iter()
     .find_map(|(name, is_given)| is_given.then_some(name))
 }

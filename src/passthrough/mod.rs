@@ -33,6 +33,7 @@ mod lookup;
 mod namespace;
 mod open;
 mod privilege;
+mod secctx;
 pub mod settings;
 pub mod setup;
 mod store;
@@ -160,13 +161,18 @@ impl PassthroughFs {
             missed: SessionFlags::empty(),
             dependencies: DEPENDENCIES,
         };
-        match self.settings.posix_acl {
-            Negotiation::Never => {}
-            Negotiation::Auto => {
-                wishes.wanted |= ACL_CAPABILITIES;
-                wishes.missed |= ACL_CAPABILITIES;
+        for (negotiation, capabilities) in [
+            (self.settings.posix_acl, ACL_CAPABILITIES),
+            (self.settings.security_label, SessionFlags::SECURITY_CTX),
+        ] {
+            match negotiation {
+                Negotiation::Never => {}
+                Negotiation::Auto => {
+                    wishes.wanted |= capabilities;
+                    wishes.missed |= capabilities;
+                }
+                Negotiation::Always => wishes.required |= capabilities,
             }
-            Negotiation::Always => wishes.required |= ACL_CAPABILITIES,
         }
         wishes
     }

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use super::PassthroughFs;
 use super::attr::decode_device;
+use super::secctx::remove_unpinned;
 use crate::fs::filesystem::{NewObject, RenameRequest};
 use crate::fs::types::{Entry, FileName, NodeId};
 use crate::sys::errno::{Errno, Result};
@@ -67,7 +68,7 @@ impl PassthroughFs {
         })
     }
 
-    /// Runs `step` as the caller and looks the new name up. Linux gives no descriptor for what
+    /// Runs `step` as the caller, looks the new name up and labels what it finds. Linux gives no descriptor for what
     /// these calls make, so the name may lead to something else by then; that something is
     /// refused if it is not of the type that was made.
     ///
@@ -81,6 +82,8 @@ impl PassthroughFs {
         step: impl FnOnce(PlaceAt<'_>) -> Result<()>,
     ) -> Result<Entry<'_>> {
         let caller = self.host_caller(&new.caller)?;
+        let contexts = &new.security_contexts;
+        self.check_labels(contexts)?;
         let parent = self.store.get(new.parent)?;
         let directory = parent.reach()?;
         let at = PlaceAt {
@@ -88,9 +91,17 @@ impl PassthroughFs {
             name: new.name.as_c_str(),
         };
         self.make_as(&caller, new.umask, || step(at))?;
-        let entry = self.pin_in(&parent, new.name)?;
+        let entry = self.pin_in(&parent, new.name).inspect_err(|_| {
+            if !contexts.is_empty() {
+                remove_unpinned(at, file_type);
+            }
+        })?;
         if FileType::of_mode(entry.attr.mode) != file_type {
             return Err(Errno::ESTALE);
+        }
+        if !contexts.is_empty() {
+            let inode = self.inode_of(&entry)?;
+            self.label_or_remove(at, inode.reach()?.as_fd(), contexts)?;
         }
         Ok(entry)
     }

@@ -24,6 +24,7 @@ use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::meta::{self, FileType};
 use crate::sys::open::{self, HostOpenFlags};
+use crate::sys::path_ops::PlaceAt;
 use crate::sys::thread::FsThread;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 
@@ -99,6 +100,8 @@ impl PassthroughFs {
         flags: HostOpenFlags,
         caller: &HostCaller,
     ) -> Result<(Entry<'_>, Opened<'_>)> {
+        let contexts = &request.new.security_contexts;
+        self.check_labels(contexts)?;
         let directory = parent.reach()?;
         let name = request.new.name.as_c_str();
         let file = self.make_as(caller, request.new.umask, || {
@@ -109,6 +112,11 @@ impl PassthroughFs {
                 request.mode,
             )
         })?;
+        let at = PlaceAt {
+            directory: directory.as_fd(),
+            name,
+        };
+        self.label_or_remove(at, file.as_fd(), contexts)?;
         self.grant_new(parent, file, request.flags)
     }
 
@@ -147,6 +155,7 @@ impl PassthroughFs {
         let file = self.make_as(&caller, request.umask, || {
             open::create_unnamed(directory.as_fd(), self.flags_for_new(flags), request.mode)
         })?;
+        self.label(file.as_fd(), &request.security_contexts)?;
         self.grant_new(&parent, file, request.flags)
     }
 

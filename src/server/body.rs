@@ -5,7 +5,7 @@
 //! what is copied is bounded for each opcode, so that no length in a header makes us allocate.
 //! Does not: read the body.
 
-use crate::server::decode_ext::{EXTENSIONS_LEN_MAX, takes_extensions};
+use crate::server::decode_ext::{EXTENSIONS_LEN_MAX, ExtensionForm, takes_extensions};
 use crate::sys::errno::{Errno, Result};
 use crate::wire::extension::LEN_UNIT_BYTES;
 use crate::wire::header::{IN_HEADER_LEN, InHeader};
@@ -140,7 +140,12 @@ impl BodyPlan {
     ///
     /// Errors: `EINVAL` lengths that contradict each other, extensions where none belong or too
     /// many of them; `ENAMETOOLONG`, `E2BIG`, `ERANGE` arguments beyond every valid length.
-    pub(super) fn new(header: &InHeader, opcode: Opcode, readable_len: usize) -> Result<Self> {
+    pub(super) fn new(
+        header: &InHeader,
+        opcode: Opcode,
+        readable_len: usize,
+        form: ExtensionForm,
+    ) -> Result<Self> {
         let claimed_len = usize::try_from(header.len).map_err(|_| Errno::EINVAL)?;
         let body_len = claimed_len
             .checked_sub(IN_HEADER_LEN)
@@ -148,13 +153,19 @@ impl BodyPlan {
             .ok_or(Errno::EINVAL)?;
         let extensions_len = usize::try_from(u32::from(header.total_extlen) * LEN_UNIT_BYTES)
             .map_err(|_| Errno::EINVAL)?;
-        let allowed = extensions_len == 0 || takes_extensions(opcode);
+        let counted = form == ExtensionForm::Counted;
+        let allowed = extensions_len == 0 || counted && takes_extensions(opcode);
         if !allowed || extensions_len > EXTENSIONS_LEN_MAX {
             return Err(Errno::EINVAL);
         }
         let all_args_len = body_len.checked_sub(extensions_len).ok_or(Errno::EINVAL)?;
         let limit = BodyLimit::of(opcode);
-        let args_len = all_args_len.min(limit.args_len_max);
+        // Where extensions cannot be told from arguments, they are copied along with them.
+        let args_len_max = match !counted && takes_extensions(opcode) {
+            true => limit.args_len_max.saturating_add(EXTENSIONS_LEN_MAX),
+            false => limit.args_len_max,
+        };
+        let args_len = all_args_len.min(args_len_max);
         let left_len = all_args_len.saturating_sub(args_len);
         match limit.oversize {
             Some(errno) if left_len > 0 => Err(errno),

@@ -17,7 +17,7 @@ use crate::fs::types::{
 use crate::ids::types::{GuestGid, GuestUid};
 use crate::server::body::{DIR_SIZE_MAX, SYMLINK_TARGET_LEN_MAX};
 use crate::server::cursor::Cursor;
-use crate::server::decode_ext::decode_extensions;
+use crate::server::decode_ext::{ExtensionForm, decode_extensions};
 use crate::server::operation::Operation;
 use crate::sys::errno::{Errno, Result};
 use crate::wire::flags::{
@@ -143,6 +143,24 @@ impl<'a> Decoder<'a> {
         Ok(name)
     }
 
+    /// Ends the arguments of a creating operation: what follows is nothing, or the extensions.
+    fn finish_new(&mut self) -> Result<()> {
+        match ExtensionForm::of(self.session) {
+            ExtensionForm::Counted => self.args.finish(),
+            ExtensionForm::Trailing => {
+                self.extensions = self.args.rest();
+                Ok(())
+            }
+        }
+    }
+
+    /// The name with which the arguments of a creating operation end.
+    fn new_name(&mut self) -> Result<FileName<'a>> {
+        let name = self.args.take_name()?;
+        self.finish_new()?;
+        Ok(name)
+    }
+
     /// The caller of a creating operation and the labels of what it creates, with what the
     /// extensions say.
     fn creator(&self) -> Result<(Caller, SecurityContexts<'a>)> {
@@ -200,7 +218,7 @@ impl<'a> Decoder<'a> {
     fn symlink(&mut self) -> Result<Operation<'a>> {
         let name = self.args.take_name()?;
         let target = self.args.take_c_str()?;
-        self.args.finish()?;
+        self.finish_new()?;
         if target.is_empty() {
             return Err(Errno::ENOENT);
         }
@@ -214,7 +232,7 @@ impl<'a> Decoder<'a> {
 
     fn mknod(&mut self) -> Result<Operation<'a>> {
         let mknod: MknodIn = self.args.take()?;
-        let name = self.last_name()?;
+        let name = self.new_name()?;
         Ok(Operation::Mknod {
             new: self.new_object(name, mknod.umask)?,
             mode: mknod.mode,
@@ -224,7 +242,7 @@ impl<'a> Decoder<'a> {
 
     fn mkdir(&mut self) -> Result<Operation<'a>> {
         let mkdir: MkdirIn = self.args.take()?;
-        let name = self.last_name()?;
+        let name = self.new_name()?;
         Ok(Operation::Mkdir {
             new: self.new_object(name, mkdir.umask)?,
             mode: mkdir.mode & 0o7777,
@@ -286,7 +304,7 @@ impl<'a> Decoder<'a> {
 
     fn create(&mut self) -> Result<Operation<'a>> {
         let create: CreateIn = self.args.take()?;
-        let name = self.last_name()?;
+        let name = self.new_name()?;
         Ok(Operation::Create(CreateRequest {
             new: self.new_object(name, create.umask)?,
             mode: create.mode,
@@ -300,7 +318,7 @@ impl<'a> Decoder<'a> {
     fn tmpfile(&mut self) -> Result<Operation<'a>> {
         let create: CreateIn = self.args.take()?;
         self.args.take_c_str()?;
-        self.args.finish()?;
+        self.finish_new()?;
         let (caller, security_contexts) = self.creator()?;
         Ok(Operation::Tmpfile(TmpfileRequest {
             caller,

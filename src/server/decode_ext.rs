@@ -1,15 +1,17 @@
 //! What: the extensions at the end of creating requests.
 //!
-//! In: the bytes that `total_extlen` marks off. Out: a few security contexts and at most one
-//! supplementary group, which is all that Linux sends. Invariants: every record is bounded by the
+//! In: the bytes that `total_extlen` marks off, or, for guests that are too old to have that,
+//! everything behind the last name. Out: a few security contexts and at most one supplementary
+//! group, which is all that Linux sends. Invariants: every record is bounded by the
 //! bytes that are there; unknown types, types that were not negotiated, duplicates and records
 //! cut short are `EINVAL`. Does not: apply anything.
 
-use crate::fs::types::{SecurityContext, SecurityContexts};
+use crate::fs::types::{Negotiated, SecurityContext, SecurityContexts};
 use crate::ids::types::GuestGid;
 use crate::server::body::XATTR_NAME_LEN_MAX;
 use crate::server::cursor::Cursor;
 use crate::sys::errno::{Errno, Result};
+use crate::wire::MINOR_VERSION_EXTENSIONS;
 use crate::wire::extension::{ExtHeader, SECCTX_TYPE_MAX, Secctx, SuppGroups, TYPE_GROUPS};
 use crate::wire::flags::SessionFlags;
 use crate::wire::opcode::Opcode;
@@ -18,6 +20,27 @@ use crate::wire::pod::Plain;
 /// Longest extensions in bytes: a context is an extended attribute, and Linux limits those to
 /// 64 KiB; labels in use have some dozen bytes. What is left over holds names and headers.
 pub(super) const EXTENSIONS_LEN_MAX: usize = 64 * 1024;
+
+/// How creating requests bring their extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ExtensionForm {
+    /// As many bytes at the end as the header says.
+    Counted,
+    /// One record of contexts behind the last name, at no particular alignment, of which the
+    /// header says nothing: FUSE 7.36 and 7.37 (Linux 5.17 to 6.2) with SECURITY_CTX.
+    Trailing,
+}
+
+impl ExtensionForm {
+    /// The form in this session.
+    pub(super) fn of(session: &Negotiated) -> Self {
+        let is_labelling = session.flags.contains(SessionFlags::SECURITY_CTX);
+        match is_labelling && session.minor < MINOR_VERSION_EXTENSIONS {
+            true => ExtensionForm::Trailing,
+            false => ExtensionForm::Counted,
+        }
+    }
+}
 
 /// What the extensions of one request say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

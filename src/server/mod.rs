@@ -39,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::server::body::BodyPlan;
 use crate::server::cursor::Cursor;
 use crate::server::decode::{Decoder, decode_init};
+use crate::server::decode_ext::ExtensionForm;
 use crate::server::dispatch::{Surroundings, dispatch};
 use crate::server::encode::{Reply, write_error, write_reply};
 use crate::server::gate::{Gate, GateChain};
@@ -124,7 +125,8 @@ impl<F: FileSystem> Server<F> {
         }
         // Held until the reply is written, so that a session ends with no request under way.
         let running = self.session.enter(scratch.thread).ok_or(Errno::EIO)?;
-        let plan = BodyPlan::new(header, opcode, ends.source.remaining())?;
+        let form = ExtensionForm::of(running.negotiated());
+        let plan = BodyPlan::new(header, opcode, ends.source.remaining(), form)?;
         let (args, extensions) = copy_body(&plan, &mut scratch.args, ends.source)?;
         let decoder = Decoder {
             header,
@@ -161,7 +163,8 @@ impl<F: FileSystem> Server<F> {
         scratch: &mut Scratch,
         ends: &mut Ends<'_>,
     ) -> Result<Outcome> {
-        let plan = BodyPlan::new(header, opcode, ends.source.remaining())?;
+        let (readable_len, form) = (ends.source.remaining(), ExtensionForm::Counted);
+        let plan = BodyPlan::new(header, opcode, readable_len, form)?;
         let (args, _) = copy_body(&plan, &mut scratch.args, ends.source)?;
         if opcode == Opcode::Destroy {
             let mut alone = self.session.wait_until_alone();

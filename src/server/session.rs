@@ -28,7 +28,8 @@ use crate::wire::pod::Plain;
 use crate::wire::request::InitIn;
 use crate::wire::response::InitOut;
 use crate::wire::{
-    MAJOR_VERSION, MINOR_VERSION, MINOR_VERSION_EXTENSIONS, MINOR_VERSION_MIN, PAGE_SIZE_BYTES,
+    MAJOR_VERSION, MINOR_VERSION, MINOR_VERSION_CONTEXTS, MINOR_VERSION_EXTENSIONS,
+    MINOR_VERSION_MIN, PAGE_SIZE_BYTES,
 };
 
 /// Most pages of one request. A guest takes what its queue and its settings allow: 1020 with a
@@ -69,9 +70,11 @@ const NEVER: SessionFlags = SessionFlags::MAP_ALIGNMENT
     .union(SessionFlags::HAS_RESEND)
     .union(SessionFlags::REQUEST_TIMEOUT);
 
-/// Sent with a length in the header only from 7.38 on; before, requests would be ambiguous.
-const NEED_SIZED_EXTENSIONS: SessionFlags =
-    SessionFlags::SECURITY_CTX.union(SessionFlags::CREATE_SUPP_GROUP);
+/// What a guest can mean only from a minor version on, whatever it offers.
+const SINCE: [(u32, SessionFlags); 2] = [
+    (MINOR_VERSION_CONTEXTS, SessionFlags::SECURITY_CTX),
+    (MINOR_VERSION_EXTENSIONS, SessionFlags::CREATE_SUPP_GROUP),
+];
 
 /// What an INIT leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,10 +180,8 @@ fn offered_flags(init: &InitIn) -> SessionFlags {
         true => SessionFlags::from_halves(init.flags, init.flags2),
         false => low,
     };
-    match init.minor < MINOR_VERSION_EXTENSIONS {
-        true => offered.difference(NEED_SIZED_EXTENSIONS),
-        false => offered,
-    }
+    let too_new = SINCE.iter().filter(|(since, _)| init.minor < *since);
+    too_new.fold(offered, |offered, (_, flags)| offered.difference(*flags))
 }
 
 /// Shards of the lock. More threads than shards share, which is slower, not wrong.

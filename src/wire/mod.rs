@@ -31,5 +31,9 @@ pub const MINOR_VERSION_MIN: u32 = 27;
 /// First minor version in which a header says how long the extensions are (`total_extlen`).
 pub const MINOR_VERSION_EXTENSIONS: u32 = 38;
 
+/// First minor version with security contexts; without `total_extlen`, in the two versions before
+/// it came, they stand directly behind the last name.
+pub const MINOR_VERSION_CONTEXTS: u32 = 36;
+
 /// Unit of `max_pages`: FUSE counts in pages of the guest, which are at least this long.
 pub const PAGE_SIZE_BYTES: u32 = 4096;

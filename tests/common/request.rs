@@ -81,6 +81,7 @@ pub(crate) mod init {
     pub(crate) const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
     pub(crate) const SETXATTR_EXT: u64 = 1 << 29;
     pub(crate) const INIT_EXT: u64 = 1 << 30;
+    pub(crate) const SECURITY_CTX: u64 = 1 << 32;
     pub(crate) const CREATE_SUPP_GROUP: u64 = 1 << 34;
     pub(crate) const DIRECT_IO_ALLOW_MMAP: u64 = 1 << 36;
     pub(crate) const PASSTHROUGH: u64 = 1 << 37;
@@ -541,6 +542,18 @@ pub(crate) fn group_extension(groups: &[u32]) -> Vec<u8> {
         bytes = bytes.u32(*group);
     }
     bytes.pad8().done()
+}
+
+/// The record of security contexts (`fuse_secctx_header` and what follows), as Linux lays it out.
+pub(crate) fn label_extension(labels: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut contexts = Vec::new();
+    for (name, value) in labels {
+        let context = Bytes::new().u32(u32_of(value.len())).u32(0);
+        let context = context.name(name.as_bytes()).raw(value).pad8();
+        contexts.extend(context.done());
+    }
+    let header = Bytes::new().u32(u32_of(8 + contexts.len()));
+    header.u32(u32_of(labels.len())).raw(&contexts).done()
 }
 
 /// Length of the reply as its header says, and its error.

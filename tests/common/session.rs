@@ -73,6 +73,7 @@ pub(crate) struct Session {
     pub(crate) umask: u32,
     /// What INIT settled.
     pub(crate) flags: u64,
+    minor: u32,
     unique: u64,
     log: Arc<DaemonLog>,
 }
@@ -92,6 +93,7 @@ impl Session {
             extension: Vec::new(),
             umask: 0o022,
             flags: 0,
+            minor: Init::default().minor,
             unique,
             log,
         }
@@ -147,7 +149,9 @@ impl Session {
         payload: usize,
     ) -> Reply<Vec<u8>> {
         let extension = self.extension.clone();
-        let header = self.header(opcode, node, extension.len());
+        // Before FUSE 7.38 the header has no length of them.
+        let counted = if self.minor < 38 { 0 } else { extension.len() };
+        let header = self.header(opcode, node, counted);
         let message = header.message(&[body, &extension].concat());
         let completion = self.queue.round_trip(&message, OUT_HEADER + payload);
         self.decode(opcode, header.unique, &completion)
@@ -200,6 +204,7 @@ impl Session {
         let reply = self.fixed(op::INIT, 0, &init.body(), 64)?;
         let out = InitOut::parse(&reply);
         self.flags = out.flags;
+        self.minor = init.minor;
         Ok(out)
     }
 

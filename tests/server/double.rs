@@ -21,7 +21,8 @@ use virtiofsd::fs::late::{LateAnswer, RequestId, Waited, WaitingRoom};
 use virtiofsd::fs::types::{
     Attr, AttrReply, Caller, DirEntry, DirPlusSink, DirSink, Entry, ExtendedAttr, FileName,
     FsTotals, GrantOwner, HandleId, HandleRef, HeldLock, LockOwner, LockRange, LockType, Lookup,
-    LookupRef, Negotiated, NodeId, Opened, Packed, SessionWishes, Timestamp,
+    LookupRef, Negotiated, NodeId, Opened, Packed, SecurityContext, SecurityContexts,
+    SessionWishes, Timestamp,
 };
 use virtiofsd::ids::types::{GuestGid, GuestUid};
 use virtiofsd::sys::errno::{Errno, Result};
@@ -166,7 +167,19 @@ fn who(caller: &Caller) -> String {
 
 fn place(new: &NewObject<'_>) -> String {
     let (parent, name, umask) = (new.parent.raw(), new.name, new.umask);
-    format!("{parent} {name:?} umask {umask:o} {}", who(&new.caller))
+    let labels = labels(&new.security_contexts);
+    format!(
+        "{parent} {name:?} umask {umask:o} {}{labels}",
+        who(&new.caller)
+    )
+}
+
+/// Names and lengths; nothing if there are none.
+fn labels(contexts: &SecurityContexts<'_>) -> String {
+    let shown = |context: SecurityContext<'_>| {
+        format!(" label {:?} of {}", context.name, context.value.len())
+    };
+    contexts.iter().map(shown).collect()
 }
 
 fn raw(handle: Option<HandleId>) -> Option<u64> {

@@ -234,6 +234,120 @@ fn extensions_that_were_not_negotiated_are_einval() {
     assert_eq!(error_of(&server, &mkdir.with_extensions(&group), 200), 0);
 }
 
+/// A record with one context of `len` bytes, as Linux lays it out, to a multiple of 8.
+fn context_record(name: &[u8], len: usize) -> Vec<u8> {
+    let mut context = Args::new()
+        .u32s(&[u32::try_from(len).expect("small"), 0])
+        .bytes(name)
+        .bytes(&vec![b'v'; len])
+        .to(Opcode::Mkdir, 0)
+        .body;
+    context.resize(context.len().next_multiple_of(8), 0);
+    let size = u32::try_from(8 + context.len()).expect("small");
+    let header = Args::new().u32s(&[size, 1]).to(Opcode::Mkdir, 0).body;
+    [header, context].concat()
+}
+
+#[test]
+fn contexts_of_older_guests_stand_behind_the_last_name() {
+    let server = Server::new(FakeFs::new());
+    let record = context_record(b"security.selinux\0", 23);
+    let label = " label \"security.selinux\" of 23";
+    let args = Args::new;
+    let requests = |behind: &[u8]| {
+        [
+            args()
+                .u32s(&[0o755, 0])
+                .bytes(b"n\0")
+                .bytes(behind)
+                .to(Opcode::Mkdir, 42),
+            args()
+                .u32s(&[0o10644, 0, 0, 0])
+                .bytes(b"n\0")
+                .bytes(behind)
+                .to(Opcode::Mknod, 42),
+            args()
+                .bytes(b"n\0target\0")
+                .bytes(behind)
+                .to(Opcode::Symlink, 42),
+            args()
+                .u32s(&[2, 0o644, 0, 0])
+                .bytes(b"n\0")
+                .bytes(behind)
+                .to(Opcode::Create, 42),
+        ]
+    };
+    for minor in [36, 37] {
+        assert_eq!(error_of(&server, &init(7, minor), 80), 0);
+        for request in requests(&record) {
+            assert_eq!(error_of(&server, &request, 200), 0, "{request:?}");
+            let call = server.file_system().take_last_call();
+            assert!(call.contains(label), "{call}");
+        }
+        // No module in the guest: a record without contexts, or none at all.
+        let none = args().u32s(&[8, 0]).to(Opcode::Mkdir, 0).body;
+        for behind in [&none[..], b""] {
+            for request in requests(behind) {
+                assert_eq!(error_of(&server, &request, 200), 0, "{request:?}");
+                let call = server.file_system().take_last_call();
+                assert!(!call.contains("label"), "{call}");
+            }
+        }
+        let groups = args().u32s(&[16, 32, 1, 1234]).to(Opcode::Mkdir, 0).body;
+        let twice = [&record[..], &record].concat();
+        let cut = (1..record.len()).map(|len| &record[..len]);
+        for behind in cut.chain([&groups[..], &twice]) {
+            for request in requests(behind) {
+                assert_eq!(error_of(&server, &request, 200), libc::EINVAL, "{behind:?}");
+            }
+        }
+        // What later versions count in the header was padding then.
+        for request in requests(b"") {
+            let counted = request.with_extensions(&record);
+            assert_eq!(error_of(&server, &counted, 200), libc::EINVAL);
+        }
+    }
+    for (minor, errno) in [(35, libc::EINVAL), (38, libc::EINVAL)] {
+        assert_eq!(error_of(&server, &init(7, minor), 80), 0);
+        for request in requests(&record) {
+            assert_eq!(error_of(&server, &request, 200), errno, "7.{minor}");
+        }
+    }
+    for request in requests(b"") {
+        let counted = request.with_extensions(&record);
+        assert_eq!(error_of(&server, &counted, 200), 0);
+        let call = server.file_system().take_last_call();
+        assert!(call.contains(label), "{call}");
+    }
+}
+
+#[test]
+fn names_that_are_too_long_are_so_with_contexts_behind_them_too() {
+    let server = Server::new(FakeFs::new());
+    assert_eq!(error_of(&server, &init(7, 37), 80), 0);
+    let record = context_record(b"security.selinux\0", 60_000);
+    for (name_len, errno) in [
+        (255, 0),
+        (256, libc::ENAMETOOLONG),
+        (5000, libc::ENAMETOOLONG),
+    ] {
+        let request = Args::new()
+            .u32s(&[0o755, 0])
+            .bytes(&vec![b'n'; name_len])
+            .bytes(b"\0")
+            .bytes(&record)
+            .to(Opcode::Mkdir, 42);
+        assert_eq!(error_of(&server, &request, 200), errno, "{name_len}");
+    }
+    let too_much = context_record(b"security.selinux\0", 70_000);
+    let request = Args::new()
+        .u32s(&[0o755, 0])
+        .bytes(b"n\0")
+        .bytes(&too_much)
+        .to(Opcode::Mkdir, 42);
+    assert_ne!(error_of(&server, &request, 200), 0);
+}
+
 #[test]
 fn requests_outside_a_session_are_eio_and_leave_no_trace() {
     let required = SessionFlags::HANDLE_KILLPRIV_V2;

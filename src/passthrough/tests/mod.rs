@@ -17,6 +17,7 @@ mod locks;
 mod lookup;
 mod namespace;
 mod open;
+mod secctx;
 mod session;
 pub(super) mod share;
 mod unopened;

@@ -48,7 +48,7 @@ fn wishes_follow_the_settings() {
 }
 
 #[test]
-fn wishes_for_lists_are_hopes_or_conditions() {
+fn wishes_for_lists_and_labels_are_hopes_or_conditions() {
     let lists = SessionFlags::POSIX_ACL | SessionFlags::DONT_MASK | SessionFlags::SETXATTR_EXT;
     let of = |posix_acl| {
         let share = Share::new();
@@ -66,6 +66,21 @@ fn wishes_for_lists_are_hopes_or_conditions() {
         )
     };
     let none = SessionFlags::empty();
+    let labels = |security_label| {
+        let share = Share::new();
+        let settings = Settings {
+            security_label,
+            ..Settings::new(CachePolicy::Auto)
+        };
+        let wishes = PassthroughFs::new(settings, share.path())
+            .unwrap()
+            .session_wishes();
+        [wishes.wanted, wishes.missed, wishes.required]
+            .map(|flags| flags.contains(SessionFlags::SECURITY_CTX))
+    };
+    assert_eq!(labels(Negotiation::Never), [false, false, false]);
+    assert_eq!(labels(Negotiation::Auto), [true, true, false]);
+    assert_eq!(labels(Negotiation::Always), [false, false, true]);
     let always_wanted = SessionFlags::SETXATTR_EXT;
     assert_eq!(of(Negotiation::Never), (always_wanted, none, none));
     assert_eq!(of(Negotiation::Auto), (lists, lists, none));
