@@ -61,7 +61,7 @@ pub(super) const fn reports_nothing_at_close(kind: FsType) -> bool {
         | FsType::Bcachefs
         | FsType::Zfs
         | FsType::Tmpfs => true,
-        FsType::Other => false,
+        FsType::Fuse | FsType::Fat | FsType::Other => false,
     }
 }
 
@@ -78,7 +78,12 @@ pub(super) const fn orders_writes(kind: FsType) -> bool {
 pub(super) const fn dates_every_change(kind: FsType) -> bool {
     match kind {
         FsType::Ext | FsType::Xfs | FsType::Btrfs | FsType::F2fs => true,
-        FsType::Bcachefs | FsType::Zfs | FsType::Tmpfs | FsType::Other => false,
+        FsType::Bcachefs
+        | FsType::Zfs
+        | FsType::Tmpfs
+        | FsType::Fuse
+        | FsType::Fat
+        | FsType::Other => false,
     }
 }
 

@@ -27,6 +27,10 @@ pub enum FsType {
     Zfs,
     /// tmpfs.
     Tmpfs,
+    /// FUSE: any program of this machine or another.
+    Fuse,
+    /// FAT in all its sizes.
+    Fat,
     /// Any other: on this machine or on another, nobody here knows.
     Other,
 }
@@ -43,6 +47,8 @@ impl FsType {
             0xca45_1a4e => FsType::Bcachefs,
             0x2fc1_2fc1 => FsType::Zfs,
             0x0102_1994 => FsType::Tmpfs,
+            0x6573_5546 => FsType::Fuse,
+            0x0000_4d44 => FsType::Fat,
             _ => FsType::Other,
         }
     }
@@ -89,6 +95,8 @@ mod tests {
             (libc::F2FS_SUPER_MAGIC, FsType::F2fs),
             (libc::BCACHEFS_SUPER_MAGIC, FsType::Bcachefs),
             (libc::TMPFS_MAGIC, FsType::Tmpfs),
+            (libc::FUSE_SUPER_MAGIC, FsType::Fuse),
+            (libc::MSDOS_SUPER_MAGIC, FsType::Fat),
             (libc::NFS_SUPER_MAGIC, FsType::Other),
             (libc::OVERLAYFS_SUPER_MAGIC, FsType::Other),
         ] {

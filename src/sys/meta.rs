@@ -16,9 +16,14 @@ use crate::sys::{check, check_long, retry};
 /// Nanoseconds in a second.
 const NANOS_END: u32 = 1_000_000_000;
 
+/// The mount by a number that is never given out again, since Linux 6.8.
+const STATX_MNT_ID_UNIQUE: c_uint = 0x4000;
+
 /// What is asked of statx(2) every time: the bits that stat(2) has, the time of birth, and the
-/// mount, which with device and inode number tells files apart.
-const STATX_WANTED: c_uint = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID;
+/// mount, which with device and inode number tells files apart. Linux fills in one of the two
+/// mount ids, the unique one if it has it; bits that it does not know it passes over.
+const STATX_WANTED: c_uint =
+    libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
 
 /// The bits of a statx mask that mean attributes of a file, without the mount id.
 pub const STATX_ATTRIBUTES: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
@@ -122,7 +127,8 @@ pub struct FileStat {
     pub rdev: DeviceNumber,
     /// The device of the file system.
     pub dev: DeviceNumber,
-    /// The mount through which the file was reached; 0 before Linux 5.8.
+    /// The mount through which the file was reached; 0 before Linux 5.8. Before Linux 6.8 the
+    /// number may be given to another mount when this one is gone.
     pub mount_id: u64,
     /// `STATX_ATTR_*` bits that are set.
     pub attributes: u64,
@@ -163,7 +169,7 @@ impl FileStat {
                 major: raw.stx_dev_major,
                 minor: raw.stx_dev_minor,
             },
-            mount_id: if raw.stx_mask & libc::STATX_MNT_ID != 0 {
+            mount_id: if raw.stx_mask & (libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE) != 0 {
                 raw.stx_mnt_id
             } else {
                 0

@@ -65,6 +65,15 @@ pub fn pin_beneath(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     beneath(directory, name, PATH | NOFOLLOW, 0)
 }
 
+/// Pins the directory above `directory`, which may lie outside the share: what is found is good
+/// for nothing until it has been shown to lie inside. The one place where `..` is ever opened.
+///
+/// # Errors
+/// As open(2): `ENOENT` when a bind mount hides what is above.
+pub fn pin_parent(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    openat(directory.as_raw_fd(), c"..", PATH | DIRECTORY | NOFOLLOW, 0)
+}
+
 /// Makes a regular file `name` that was not there, and opens it.
 ///
 /// # Errors
