@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::passthrough::PassthroughFs;
-use crate::passthrough::settings::Settings as ShareSettings;
+use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
 use crate::passthrough::setup::SetupError;
 use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
@@ -42,6 +42,11 @@ pub struct DaemonConfig {
 pub enum DaemonError {
     /// The limit of open files cannot be what was asked for.
     Limit(LimitError),
+    /// Too few files can be open at once.
+    FewDescriptors {
+        /// How many.
+        limit: u64,
+    },
     /// The directory cannot be shared.
     Share(SetupError),
     /// There is no socket, or nobody came through it.
@@ -54,6 +59,11 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DaemonError::Limit(error) => error.fmt(f),
+            DaemonError::FewDescriptors { limit } => write!(
+                f,
+                "only {limit} files can be open at once, and it must be at least {NOFILE_MIN}; \
+                 raise it with --rlimit-nofile or ulimit -n"
+            ),
             DaemonError::Share(error) => error.fmt(f),
             DaemonError::Listen(error) => error.fmt(f),
             DaemonError::Transport(error) => error.fmt(f),
@@ -65,6 +75,7 @@ impl Error for DaemonError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             DaemonError::Limit(error) => error.source(),
+            DaemonError::FewDescriptors { .. } => None,
             DaemonError::Share(error) => error.source(),
             DaemonError::Listen(error) => error.source(),
             DaemonError::Transport(error) => error.source(),
@@ -83,9 +94,9 @@ pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
     }
     // The guest's modes are final: its kernel has applied the caller's mask already.
     set_umask(0);
-    limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
-    let share =
-        PassthroughFs::new(config.share.clone(), &config.shared_dir).map_err(DaemonError::Share)?;
+    let limit = limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
+    let settings = share_settings(config, limit)?;
+    let share = PassthroughFs::new(settings, &config.shared_dir).map_err(DaemonError::Share)?;
     let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
     log::info!(
         "sharing {}, waiting for the front end to connect",
@@ -102,6 +113,16 @@ pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
     drop(files);
     log::info!("front end disconnected, ending");
     Ok(())
+}
+
+/// How the directory is served when `limit` files can be open at once.
+fn share_settings(config: &DaemonConfig, limit: u64) -> Result<ShareSettings, DaemonError> {
+    let guest_fds = guest_fds_for_limit(limit, config.device.thread_pool_size)
+        .ok_or(DaemonError::FewDescriptors { limit })?;
+    Ok(ShareSettings {
+        guest_fds_max: config.share.guest_fds_max.min(guest_fds),
+        ..config.share.clone()
+    })
 }
 
 /// The texts of `error` and of its causes, on one line.

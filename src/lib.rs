@@ -30,7 +30,8 @@ pub mod xattr_map;
 pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
 pub use ids::syntax::Rule as IdRule;
 pub use passthrough::settings::{
-    CachePolicy, HandlePolicy, IoctlRights, Negotiation, Settings as ShareSettings,
+    CachePolicy, HandlePolicy, IoctlRights, NOFILE_MIN, Negotiation, Settings as ShareSettings,
+    guest_fds_for_limit,
 };
 pub use process::listener::SocketSource;
 pub use process::logging::start as start_logging;

@@ -275,15 +275,36 @@ fn options_that_need_an_equals_sign_or_a_known_value_exit_2_without() {
 #[test]
 fn limits_of_open_files_that_cannot_be_set_exit_1_with_a_remedy() {
     let temp = TempDir::new("nofile");
+    for (limit, said) in [
+        ("99999999999", "cannot be increased above"),
+        ("609", "must be at least 610"),
+    ] {
+        let output = binary()
+            .args(["--shared-dir", &temp.share(), "--sandbox", "none"])
+            .args(["--socket-path", &temp.path("s")])
+            .args(["--rlimit-nofile", limit])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = last_line(&output);
+        assert!(text.contains(said), "{text}");
+        assert!(!Path::new(&temp.path("s")).exists());
+    }
+}
+
+#[test]
+fn file_handles_that_are_mandatory_and_cannot_be_used_exit_1_with_the_cause() {
+    let temp = TempDir::new("handles");
     let output = binary()
-        .args(["--shared-dir", &temp.share(), "--sandbox", "none"])
+        .args(["--shared-dir", "/proc/self", "--sandbox", "none"])
         .args(["--socket-path", &temp.path("s")])
-        .args(["--rlimit-nofile", "99999999999"])
+        .arg("--inode-file-handles=mandatory")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = last_line(&output);
-    assert!(text.contains("cannot be increased above"), "{text}");
+    assert!(text.contains("file handles are mandatory"), "{text}");
+    assert!(text.contains("has none"), "{text}");
     assert!(!Path::new(&temp.path("s")).exists());
 }
 

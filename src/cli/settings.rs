@@ -35,7 +35,7 @@ pub(crate) struct Settings {
 /// element of `-o` that is not known; options that contradict each other.
 pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
     legacy::apply(&mut options).map_err(|message| refuse(&message))?;
-    if let Some(name) = options.unbuilt.first_given().or(first_not_built(&options)) {
+    if let Some(name) = options.unbuilt.first_given() {
         return Err(refuse(&format!(
             "option '{name}' is not available in this version of virtiofsd; leave it out"
         )));
@@ -84,16 +84,6 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
         },
         warnings,
     })
-}
-
-/// The first option that was given and is understood, but not built yet.
-fn first_not_built(options: &Options) -> Option<&'static str> {
-    [(
-        "--inode-file-handles=mandatory",
-        options.descriptors.inode_file_handles == InodeFileHandles::Mandatory,
-    )]
-    .into_iter()
-    .find_map(|(name, is_given)| is_given.then_some(name))
 }
 
 /// How the directory is served.

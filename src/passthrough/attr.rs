@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::PassthroughFs;
+use super::store::guest_ino::Whereabouts;
 use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::{AttrChanges, OpenNode, SetTime};
 use crate::fs::types::{
@@ -18,7 +19,6 @@ use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::meta::{self, DeviceNumber, FileStat, FileType, HostTime, TimeChange};
 use crate::sys::thread::FsThread;
-use crate::wire::flags::SessionFlags;
 
 /// Who owns what has no owner that could be named (`/proc/sys/kernel/overflowuid`).
 const OVERFLOW_ID: u32 = 65534;
@@ -36,9 +36,9 @@ impl PassthroughFs {
         node: NodeId,
         handle: Option<HandleId>,
     ) -> Result<AttrReply<Attr>> {
-        let (stat, is_mount_root) = self.stat_node(node, handle)?;
+        let (stat, whereabouts) = self.stat_node(node, handle)?;
         Ok(AttrReply {
-            attr: self.attr_of(&stat, is_mount_root),
+            attr: self.attr_of(&stat, whereabouts),
             valid: self.attr_valid(),
         })
     }
@@ -53,10 +53,10 @@ impl PassthroughFs {
         node: NodeId,
         handle: Option<HandleId>,
     ) -> Result<AttrReply<ExtendedAttr>> {
-        let (stat, is_mount_root) = self.stat_node(node, handle)?;
+        let (stat, whereabouts) = self.stat_node(node, handle)?;
         Ok(AttrReply {
             attr: ExtendedAttr {
-                attr: self.attr_of(&stat, is_mount_root),
+                attr: self.attr_of(&stat, whereabouts),
                 btime: stat.btime.map(timestamp),
                 attributes: stat.attributes,
                 attributes_mask: stat.attributes_mask,
@@ -67,7 +67,7 @@ impl PassthroughFs {
         })
     }
 
-    fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(FileStat, bool)> {
+    fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(FileStat, Whereabouts)> {
         let inode = self.store.get(node)?;
         let stat = match handle.filter(|handle| !self.is_unopened(*handle)) {
             Some(handle) => {
@@ -76,7 +76,7 @@ impl PassthroughFs {
             }
             None => meta::stat_fd(inode.reach()?.as_fd())?,
         };
-        Ok((stat, inode.is_mount_root))
+        Ok((stat, inode.whereabouts))
     }
 
     /// Changes attributes in the order mode, owner, size, times, so that the new owner does not
@@ -136,7 +136,7 @@ impl PassthroughFs {
         }
         let stat = meta::stat_fd(pinned.as_fd())?;
         Ok(AttrReply {
-            attr: self.attr_of(&stat, inode.is_mount_root),
+            attr: self.attr_of(&stat, inode.whereabouts),
             valid: self.attr_valid(),
         })
     }
@@ -195,11 +195,10 @@ impl PassthroughFs {
     }
 
     /// Attributes as the guest shall see them.
-    pub(super) fn attr_of(&self, stat: &FileStat, is_mount_root: bool) -> Attr {
-        let announced =
-            self.settings.announce_submounts && self.negotiated().contains(SessionFlags::SUBMOUNTS);
+    pub(super) fn attr_of(&self, stat: &FileStat, whereabouts: Whereabouts) -> Attr {
+        let submounts = self.submounts();
         Attr {
-            ino: stat.ino,
+            ino: whereabouts.guest_ino(stat.ino, submounts),
             size: stat.size,
             blocks: stat.blocks,
             atime: timestamp(stat.atime),
@@ -211,7 +210,7 @@ impl PassthroughFs {
             gid: self.guest_gid(stat.gid),
             rdev: encode_device(stat.rdev),
             blksize: stat.blksize,
-            is_submount: is_mount_root && announced,
+            is_submount: whereabouts.is_announced(submounts),
         }
     }
 

@@ -12,12 +12,14 @@
 //!   message at `position`: go on here; at 0: rewind; elsewhere: lseek
 //! ```
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::PassthroughFs;
 use super::cache_policy::directory_reply_flags;
+use super::lookup::Directory;
 use super::open::sync;
+use super::store::fd_budget::HeldFd;
 use super::store::handles::Open;
 use super::store::inode::Inode;
 use super::store::unopened_files::Purpose;
@@ -37,13 +39,13 @@ const BUFFER_LEN: usize = 32 * 1024;
 /// A directory that the guest has open.
 #[derive(Debug)]
 pub(super) struct OpenDirectory {
-    directory: OwnedFd,
+    directory: HeldFd,
     inode: Arc<Inode>,
     stream: Mutex<Stream>,
 }
 
 impl OpenDirectory {
-    fn new(directory: OwnedFd, inode: Arc<Inode>) -> Self {
+    fn new(directory: HeldFd, inode: Arc<Inode>) -> Self {
         OpenDirectory {
             directory,
             inode,
@@ -228,8 +230,14 @@ impl PassthroughFs {
         if inode.file_type != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
-        let directory = open::reopen_directory(&self.proc_fd, inode.reach()?.as_fd(), flags)?;
-        Ok(OpenDirectory::new(directory, inode))
+        let ticket = self.ticket()?;
+        let reached = inode.reach()?;
+        let directory = self.relieved(|| {
+            let budget = self.store.budget();
+            budget.with_room(|| open::reopen_directory(&self.proc_fd, reached.as_fd(), flags))
+        })?;
+        drop(reached);
+        Ok(OpenDirectory::new(HeldFd::new(directory, ticket), inode))
     }
 
     /// Lets `read` have the directory that a request is about, unless directories look empty.
@@ -268,7 +276,9 @@ impl PassthroughFs {
         sink: &mut dyn DirSink,
     ) -> Result<()> {
         self.with_directory(request, |directory| {
-            directory.for_each(request.offset, |entry| sink.add(dir_entry(entry)))
+            directory.for_each(request.offset, |entry| {
+                sink.add(self.dir_entry(directory, entry))
+            })
         })
     }
 
@@ -287,15 +297,34 @@ impl PassthroughFs {
                 if !sink.fits(entry.name.to_bytes().len()) {
                     return Packed::Full;
                 }
-                sink.add(dir_entry(entry), self.lookup_entry(&directory.inode, entry))
+                sink.add(
+                    self.dir_entry(directory, entry),
+                    self.lookup_entry(directory, entry),
+                )
             })
         })
     }
 
-    fn lookup_entry(&self, parent: &Inode, entry: &HostDirent<'_>) -> Option<Entry<'_>> {
+    fn lookup_entry(&self, parent: &OpenDirectory, entry: &HostDirent<'_>) -> Option<Entry<'_>> {
         // `.` and `..` are no FileNames: guests resolve them by themselves.
         let name = FileName::new(entry.name).ok()?;
-        self.lookup_listed(parent, name, entry.ino).ok()
+        let directory = Directory {
+            inode: &parent.inode,
+            fd: parent.as_fd(),
+        };
+        self.lookup_listed(directory, name, entry.ino).ok()
+    }
+
+    /// An entry as the guest shall see it. Its inode number is that of the directory's place
+    /// also where another file system is mounted on it, as on the host.
+    fn dir_entry<'a>(&self, parent: &OpenDirectory, entry: &HostDirent<'a>) -> DirEntry<'a> {
+        let whereabouts = parent.inode.whereabouts;
+        DirEntry {
+            ino: whereabouts.guest_ino(entry.ino, self.submounts()),
+            next_offset: entry.next_offset,
+            kind: entry.kind,
+            name: entry.name.to_bytes(),
+        }
     }
 
     /// Closes a directory.
@@ -318,15 +347,6 @@ impl PassthroughFs {
     pub(super) fn sync_directory(&self, open: OpenNode, scope: SyncScope) -> Result<()> {
         let handle = self.opened(open, Purpose::Look)?;
         sync(handle.directory()?.as_fd(), scope)
-    }
-}
-
-fn dir_entry<'a>(entry: &HostDirent<'a>) -> DirEntry<'a> {
-    DirEntry {
-        ino: entry.ino,
-        next_offset: entry.next_offset,
-        kind: entry.kind,
-        name: entry.name.to_bytes(),
     }
 }
 

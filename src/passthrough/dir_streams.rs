@@ -79,10 +79,10 @@ impl DirStreams {
         drop(removed);
     }
 
-    /// Closes all.
-    pub(super) fn clear(&self) {
+    /// Closes all. Gives how many there were.
+    pub(super) fn clear(&self) -> usize {
         let removed = std::mem::take(&mut *self.lock());
-        drop(removed);
+        removed.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {

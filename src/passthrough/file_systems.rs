@@ -87,6 +87,12 @@ pub(super) const fn dates_every_change(kind: FsType) -> bool {
     }
 }
 
+/// Whether a file handle leads to its file for as long as that exists. FUSE and FAT find a file
+/// by handle only while the host has it cached.
+pub(super) const fn keeps_handles(kind: FsType) -> bool {
+    !matches!(kind, FsType::Fuse | FsType::Fat)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

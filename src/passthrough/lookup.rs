@@ -5,23 +5,41 @@
 //! which is pinned; nothing is opened for more than `O_PATH`; links are never followed.
 //!
 //! ```text
-//!   statx(name) -> known node? ---- yes -> done             1 system call
+//!   statx(name) -> known, pinned node? - yes -> done         1 system call
 //!        |             no
-//!      ENOENT      pin, statx(pinned) -> node               3, or 2 when it is known to be new
+//!      ENOENT      pin, statx(pinned) -> node                3, or 2 when it is known to be new
 //! ```
+//!
+//! A node that is not pinned may be a file of the past whose inode number is used again, so a
+//! name that seems to lead to it goes the long way, too: see `store::admit`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::PassthroughFs;
-use super::store::inode::{FileSystemPlace, Found, Identity, Inode, Reach};
+use super::store::admit::{Arrival, Held, Interest, Surroundings};
+use super::store::guest_ino::Submounts;
+use super::store::inode::{Identity, Inode};
 use super::store::inodes::Granted;
 use crate::fs::types::{Entry, FileName, LookupRef, NodeId};
 use crate::sys::errno::Result;
-use crate::sys::meta::{self, FileStat, FileType};
+use crate::sys::meta::{self, FileStat};
 use crate::sys::open;
+use crate::wire::flags::SessionFlags;
 
-/// Numbers of nodes are never used again, so all of them are of the first generation.
+/// Numbers of nodes are never used again, nor by another run of the daemon, so all of them are
+/// of one generation. It has to be this one: a Linux guest gives it to the roots of its mounts
+/// without asking, and takes a root that comes with another one for stale.
 const GENERATION: u64 = 0;
+
+/// A directory in which names are looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Directory<'a> {
+    /// Its inode.
+    pub(super) inode: &'a Inode,
+    /// A descriptor for it, pinned or open.
+    pub(super) fd: BorrowedFd<'a>,
+}
 
 impl PassthroughFs {
     /// Finds `name` in a directory.
@@ -29,14 +47,28 @@ impl PassthroughFs {
     /// # Errors
     /// `ENOTDIR`, `ENOENT`, and what statx(2) and open(2) say.
     pub(super) fn lookup_in(&self, parent: &Inode, name: FileName<'_>) -> Result<Entry<'_>> {
-        let directory = parent.reach()?;
-        let stat = meta::stat_at(directory.as_fd(), name.as_c_str())?;
+        let reached = parent.reach()?;
+        let directory = Directory {
+            inode: parent,
+            fd: reached.as_fd(),
+        };
+        self.find(directory, name, Interest::Asked)
+    }
+
+    fn find(
+        &self,
+        directory: Directory<'_>,
+        name: FileName<'_>,
+        interest: Interest,
+    ) -> Result<Entry<'_>> {
+        let stat = meta::stat_at(directory.fd, name.as_c_str())?;
+        let identity = Identity::of(&stat);
         // The node of a hit is pinned, so no other file can have its identity.
-        if let Some(granted) = self.store.grant(&Identity::of(&stat)) {
+        if let Some(granted) = self.store.grant_pinned(&identity, stat.file_type()) {
             return Ok(self.entry(granted, &stat));
         }
         // The name may lead elsewhere by now: from here on only the descriptor counts.
-        self.pin_in(parent, name)
+        self.pin(directory, name, interest)
     }
 
     /// Finds `name` in a directory, for a file that is probably no node yet: pins it at once.
@@ -44,10 +76,40 @@ impl PassthroughFs {
     /// # Errors
     /// As `lookup_in`.
     pub(super) fn pin_in(&self, parent: &Inode, name: FileName<'_>) -> Result<Entry<'_>> {
-        let directory = parent.reach()?;
-        let pinned = open::pin_beneath(directory.as_fd(), name.as_c_str())?;
+        let reached = parent.reach()?;
+        let directory = Directory {
+            inode: parent,
+            fd: reached.as_fd(),
+        };
+        self.pin(directory, name, Interest::Asked)
+    }
+
+    fn pin(
+        &self,
+        directory: Directory<'_>,
+        name: FileName<'_>,
+        interest: Interest,
+    ) -> Result<Entry<'_>> {
+        self.relieved(|| self.try_pin(directory, name, interest))
+    }
+
+    fn try_pin(
+        &self,
+        directory: Directory<'_>,
+        name: FileName<'_>,
+        interest: Interest,
+    ) -> Result<Entry<'_>> {
+        let budget = self.store.budget();
+        let pinned = budget.with_room(|| open::pin_beneath(directory.fd, name.as_c_str()))?;
         let stat = meta::stat_fd(pinned.as_fd())?;
-        Ok(self.entry_of_found(found_in(parent.identity.place, pinned, &stat), &stat))
+        self.entry_of_arrival(
+            &Surroundings::inside(directory.inode),
+            Arrival {
+                held: Held::Pinned(pinned),
+                stat: &stat,
+                interest,
+            },
+        )
     }
 
     /// Finds `name`, of which a directory has just told the inode number. The number says which
@@ -57,73 +119,79 @@ impl PassthroughFs {
     /// As `lookup_in`.
     pub(super) fn lookup_listed(
         &self,
-        parent: &Inode,
+        directory: Directory<'_>,
         name: FileName<'_>,
         ino: u64,
     ) -> Result<Entry<'_>> {
         let likely = Identity {
-            place: parent.identity.place,
+            place: directory.inode.identity.place,
             ino,
         };
-        if self.store.holds(&likely) {
-            self.lookup_in(parent, name)
+        if self.store.holds_pinned(&likely) {
+            self.find(directory, name, Interest::Listed)
         } else {
-            self.pin_in(parent, name)
+            self.pin(directory, name, Interest::Listed)
         }
     }
 
     /// The entry of a file that was just made and opened: no name is looked up for it.
     pub(super) fn entry_of_new(&self, parent: &Inode, opened: BorrowedFd<'_>) -> Result<Entry<'_>> {
         let stat = meta::stat_fd(opened)?;
-        let pinned = open::pin_again(&self.proc_fd, opened)?;
-        Ok(self.entry_of_found(found_in(parent.identity.place, pinned, &stat), &stat))
+        self.entry_of_arrival(
+            &Surroundings::inside(parent),
+            Arrival {
+                held: Held::Open(opened),
+                stat: &stat,
+                interest: Interest::Asked,
+            },
+        )
     }
 
     /// The entry of a node under one more name.
     ///
     /// # Errors
-    /// What statx(2) says.
-    pub(super) fn entry_of_known(&self, inode: &Inode) -> Result<Entry<'_>> {
-        let pinned = inode.reach()?;
-        let stat = meta::stat_fd(pinned.as_fd())?;
-        if let Some(granted) = self.store.grant(&inode.identity) {
-            return Ok(self.entry(granted, &stat));
-        }
-        // Forgotten in between, which no sane guest does: it becomes a new node.
-        let pinned = open::pin_again(&self.proc_fd, pinned.as_fd())?;
-        Ok(self.entry_of_found(found_in(inode.identity.place, pinned, &stat), &stat))
+    /// What statx(2) says; `ESTALE` when the guest has forgotten the node in between, which no
+    /// sane one does.
+    pub(super) fn entry_of_known(&self, inode: &Arc<Inode>) -> Result<Entry<'_>> {
+        let reached = inode.reach()?;
+        let stat = meta::stat_fd(reached.as_fd())?;
+        let granted = self.store.grant_again(inode)?;
+        Ok(self.entry(granted, &stat))
     }
 
-    fn entry_of_found(&self, found: Found, stat: &FileStat) -> Entry<'_> {
-        let granted = self.store.grant_or_insert(found);
-        self.entry(granted, stat)
+    /// The entry of a file that is held by a descriptor.
+    pub(super) fn entry_of_arrival(
+        &self,
+        around: &Surroundings<'_>,
+        arrival: Arrival<'_>,
+    ) -> Result<Entry<'_>> {
+        let stat = arrival.stat;
+        let granted = self.store.admit(&self.proc_fd, around, arrival)?;
+        Ok(self.entry(granted, stat))
     }
 
     fn entry(&self, granted: Granted, stat: &FileStat) -> Entry<'_> {
         Entry {
             lookup: LookupRef::new(self, granted.node),
             generation: GENERATION,
-            attr: self.attr_of(stat, granted.is_mount_root),
+            attr: self.attr_of(stat, granted.whereabouts),
             attr_valid: self.settings.attr_valid,
             entry_valid: self.settings.entry_valid,
         }
     }
 
+    /// What the guest sees of mounts below the root, in this session.
+    pub(super) fn submounts(&self) -> Submounts {
+        let can = self.negotiated().contains(SessionFlags::SUBMOUNTS);
+        match self.settings.announce_submounts && can {
+            true => Submounts::Announced,
+            false => Submounts::Hidden,
+        }
+    }
+
     /// The inode of a node that an entry names. The entry's lookup keeps it there.
-    pub(super) fn inode_of(&self, entry: &Entry<'_>) -> Result<std::sync::Arc<Inode>> {
+    pub(super) fn inode_of(&self, entry: &Entry<'_>) -> Result<Arc<Inode>> {
         let node: NodeId = entry.lookup.node();
         self.store.get(node)
-    }
-}
-
-fn found_in(parent: FileSystemPlace, pinned: OwnedFd, stat: &FileStat) -> Found {
-    let identity = Identity::of(stat);
-    let file_type = stat.file_type();
-    Found {
-        identity,
-        file_type,
-        // Files can be mounts of their own too, but guests know only directories as submounts.
-        is_mount_root: file_type == FileType::Directory && identity.place != parent,
-        reach: Reach::Pinned(pinned),
     }
 }

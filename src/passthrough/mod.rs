@@ -14,10 +14,11 @@
 //! ```
 //!
 //! Invariants: a guest names files by node and one path component only, so nothing outside the
-//! share can be named; nodes pin their files by `O_PATH` descriptors; only regular files and
-//! directories are ever opened beyond that. Locks: those of `store`, never held across a system
-//! call, and each open directory's own (see `dir`); no two of them together, but for the order
-//! that `store::inodes` states. The locks of `locks` are apart from these.
+//! share can be named; nodes hold their files by `O_PATH` descriptors, or by file handles when
+//! there are too few of those; only regular files and directories are ever opened beyond that.
+//! Locks: those of `store`, never held across a system call, and each open directory's own (see
+//! `dir`); no two of them together, but for the order that `store::inodes` states. The locks of
+//! `locks` are apart from these.
 
 mod acl;
 mod attr;
@@ -69,6 +70,7 @@ use privilege::GroupKnowledge;
 use settings::{CachePolicy, Negotiation, Settings};
 use store::handles::HandleStore;
 use store::inodes::InodeStore;
+use store::retired::Forgotten;
 use store::unopened_files::UnopenedFiles;
 
 /// What is asked of every guest. SETXATTR_EXT costs nothing and tells more; INIT_EXT carries the
@@ -135,7 +137,11 @@ impl PassthroughFs {
         self.handles.clear();
         self.unopened_files.clear();
         self.dir_streams.clear();
-        self.store.clear();
+        let is_exported = flags.contains(SessionFlags::EXPORT_SUPPORT);
+        self.store.restart(match is_exported {
+            true => Forgotten::Retire,
+            false => Forgotten::Vanish,
+        });
         self.file_systems.clear();
         // Release: partner of the Acquire in `negotiated`.
         self.session.store(flags.bits(), Ordering::Release);

@@ -86,6 +86,7 @@ impl PassthroughFs {
         self.check_labels(contexts)?;
         let parent = self.store.get(new.parent)?;
         let directory = parent.reach()?;
+        self.relieved(|| self.store.check_room_for_new(&parent))?;
         let at = PlaceAt {
             directory: directory.as_fd(),
             name: new.name.as_c_str(),

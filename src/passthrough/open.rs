@@ -15,6 +15,7 @@ use super::killpriv::SetIds;
 use super::privilege::{AsCaller, CallerUmask, GroupKnowledge, HostCaller};
 use super::settings::Settings;
 use super::store::contents::{ContentsStamp, WaitingStamp};
+use super::store::fd_budget::HeldFd;
 use super::store::handles::Open;
 use super::store::inode::Inode;
 use super::store::unopened_files::Purpose;
@@ -52,9 +53,11 @@ impl PassthroughFs {
         }
         let inode = self.store.get(node)?;
         let host = self.host_flags(flags)?;
-        let open = |flags| self.reopen(&inode, flags);
+        let ticket = self.ticket()?;
+        let pinned = inode.reach()?;
+        let open = |flags| self.reopen(inode.file_type, pinned.as_fd(), flags);
         let file = self.open_changing(&inode, host, set_ids, open)?;
-        Ok(self.opened_file(&inode, file, flags))
+        Ok(self.opened_file(&inode, HeldFd::new(file, ticket), flags))
     }
 
     /// Makes a file unless it is there, and opens it.
@@ -104,20 +107,19 @@ impl PassthroughFs {
         self.check_labels(contexts)?;
         let directory = parent.reach()?;
         let name = request.new.name.as_c_str();
+        let ticket = self.relieved(|| self.store.ticket_for_new(parent))?;
+        let flags = self.flags_for_new(flags);
         let file = self.make_as(caller, request.new.umask, || {
-            open::create_new(
-                directory.as_fd(),
-                name,
-                self.flags_for_new(flags),
-                request.mode,
-            )
+            self.store
+                .budget()
+                .with_room(|| open::create_new(directory.as_fd(), name, flags, request.mode))
         })?;
         let at = PlaceAt {
             directory: directory.as_fd(),
             name,
         };
         self.label_or_remove(at, file.as_fd(), contexts)?;
-        self.grant_new(parent, file, request.flags)
+        self.grant_new(parent, HeldFd::new(file, ticket), request.flags)
     }
 
     /// Opens what was there already. The guest believed that it was not, so it has checked no
@@ -133,9 +135,16 @@ impl PassthroughFs {
         let inode = self.inode_of(&entry)?;
         let set_ids = self.set_ids_by_flag(request.kill_suid_sgid);
         let known = self.group_knowledge();
-        let open = |flags| self.as_caller(caller, known, || self.reopen(&inode, flags));
+        let ticket = self.ticket()?;
+        // Before acting as the caller, who may not open files by handle.
+        let pinned = inode.reach()?;
+        let open = |flags| {
+            self.as_caller(caller, known, || {
+                self.reopen(inode.file_type, pinned.as_fd(), flags)
+            })
+        };
         let file = self.open_changing(&inode, flags, set_ids, open)?;
-        let opened = self.opened_file(&inode, file, request.flags);
+        let opened = self.opened_file(&inode, HeldFd::new(file, ticket), request.flags);
         Ok((entry, opened))
     }
 
@@ -152,11 +161,15 @@ impl PassthroughFs {
         let parent = self.store.get(request.parent)?;
         let flags = self.host_flags(request.flags)?;
         let directory = parent.reach()?;
+        let ticket = self.relieved(|| self.store.ticket_for_new(&parent))?;
+        let flags = self.flags_for_new(flags);
         let file = self.make_as(&caller, request.umask, || {
-            open::create_unnamed(directory.as_fd(), self.flags_for_new(flags), request.mode)
+            self.store
+                .budget()
+                .with_room(|| open::create_unnamed(directory.as_fd(), flags, request.mode))
         })?;
         self.label(file.as_fd(), &request.security_contexts)?;
-        self.grant_new(&parent, file, request.flags)
+        self.grant_new(&parent, HeldFd::new(file, ticket), request.flags)
     }
 
     /// Runs one step that makes something, as a caller and with its umask. Without DONT_MASK the
@@ -204,7 +217,7 @@ impl PassthroughFs {
     fn grant_new(
         &self,
         parent: &Inode,
-        file: OwnedFd,
+        file: HeldFd,
         flags: OpenFlags,
     ) -> Result<(Entry<'_>, Opened<'_>)> {
         let entry = self.entry_of_new(parent, file.as_fd())?;
@@ -227,9 +240,17 @@ impl PassthroughFs {
     }
 
     /// Opens the file that a node pins, if it is one that may be opened.
-    pub(super) fn reopen(&self, inode: &Inode, flags: HostOpenFlags) -> Result<OwnedFd> {
-        match inode.file_type {
-            FileType::Regular => open::reopen(&self.proc_fd, inode.reach()?.as_fd(), flags),
+    pub(super) fn reopen(
+        &self,
+        file_type: FileType,
+        pinned: BorrowedFd<'_>,
+        flags: HostOpenFlags,
+    ) -> Result<OwnedFd> {
+        match file_type {
+            FileType::Regular => self
+                .store
+                .budget()
+                .with_room(|| open::reopen(&self.proc_fd, pinned, flags)),
             FileType::Directory => Err(Errno::EISDIR),
             FileType::Symlink => Err(Errno::ELOOP),
             FileType::Fifo
@@ -240,7 +261,7 @@ impl PassthroughFs {
         }
     }
 
-    fn opened_file(&self, inode: &Arc<Inode>, file: OwnedFd, flags: OpenFlags) -> Opened<'_> {
+    fn opened_file(&self, inode: &Arc<Inode>, file: HeldFd, flags: OpenFlags) -> Opened<'_> {
         let fs_type = self.file_systems.kind(inode.identity.place, file.as_fd());
         let stamp = if looks_at_contents(self.settings.cache, flags, fs_type) {
             self.contents_stamp(file.as_fd())

@@ -68,6 +68,39 @@ pub struct IoctlRights {
 /// Descriptors that a guest may take if nobody says otherwise.
 const GUEST_FDS_MAX: usize = 1_000_000;
 
+/// The fewest descriptors with which the daemon starts, as the existing daemon has it.
+pub const NOFILE_MIN: u64 = 610;
+/// Descriptors of the process itself: the most memory regions that a front end can hand over
+/// (509), four for each of 64 queues (kick, call, error, wake), and 64 for sockets, /proc, the
+/// share, the log and messages on their way.
+const NOFILE_OF_PROCESS: u64 = 509 + 64 * 4 + 64;
+/// Threads that serve queues.
+const QUEUE_THREADS: u64 = 64;
+/// Descriptors that a thread holds for no longer than a request: a directory, what was found in
+/// it, and what that is opened as.
+const NOFILE_PER_THREAD: u64 = 3;
+
+/// How many of `nofile` descriptors (`RLIMIT_NOFILE`) a guest may take, next to a pool of
+/// `pool_threads` threads: [`Settings::guest_fds_max`]. `None` below [`NOFILE_MIN`].
+///
+/// What the process may need itself is left out, as long as that leaves the guest a quarter.
+/// With fewer (below about 1,400) the guest gets that quarter: front ends with hundreds of memory
+/// regions and dozens of queues are rare, and where one meets such a limit, nodes are put out
+/// for it or an operation fails, but nothing that is held is lost.
+pub fn guest_fds_for_limit(nofile: u64, pool_threads: usize) -> Option<usize> {
+    if nofile < NOFILE_MIN {
+        return None;
+    }
+    let threads = u64::try_from(pool_threads)
+        .unwrap_or(u64::MAX)
+        .saturating_add(QUEUE_THREADS);
+    let reserve = threads
+        .saturating_mul(NOFILE_PER_THREAD)
+        .saturating_add(NOFILE_OF_PROCESS);
+    let left = nofile.saturating_sub(reserve).max(nofile / 4);
+    Some(usize::try_from(left).unwrap_or(usize::MAX))
+}
+
 /// How a share is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -304,6 +337,24 @@ mod tests {
             ..usual
         };
         assert!(without_handles.pins_every_node());
+    }
+
+    #[test]
+    fn guest_fds_leave_the_process_its_own() {
+        for (nofile, pool_threads, expected) in [
+            (0, 0, None),
+            (609, 0, None),
+            (610, 0, Some(152)),
+            (1024, 0, Some(256)),
+            (2048, 0, Some(1027)),
+            (2048, 64, Some(835)),
+            (2048, usize::MAX, Some(512)),
+            (1_000_000, 0, Some(998_979)),
+            (u64::MAX, 0, Some(usize::MAX - 1021)),
+        ] {
+            let guest_fds = guest_fds_for_limit(nofile, pool_threads);
+            assert_eq!(guest_fds, expected, "{nofile} {pool_threads}");
+        }
     }
 
     #[test]

@@ -17,9 +17,9 @@ use super::PassthroughFs;
 use super::dir_streams::DirStreams;
 use super::file_systems::FileSystems;
 use super::locks::Locks;
-use super::settings::{Negotiation, Settings};
+use super::settings::{HandlePolicy, Negotiation, Settings};
+use super::store::Root;
 use super::store::handles::HandleStore;
-use super::store::inode::{Found, Identity, Reach};
 use super::store::inodes::InodeStore;
 use super::store::unopened_files::UnopenedFiles;
 use crate::ids::error::{RoundTripLoss, RuleError};
@@ -30,6 +30,39 @@ use crate::sys::meta::{self, FileType};
 use crate::sys::open::{self, HostOpenFlags};
 use crate::sys::proc_fd::ProcFd;
 use crate::sys::thread::FsThread;
+
+/// Why files of a file system cannot be reached by file handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandleProblem {
+    /// Nothing on it can be opened for reading, which opening by handle takes.
+    Open(Errno),
+    /// It gives no handles.
+    None(Errno),
+    /// Its handles lead only to files that happen to be in its cache.
+    Volatile,
+    /// Files cannot be opened by handle.
+    Pin(Errno),
+}
+
+impl fmt::Display for HandleProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandleProblem::Open(errno) => {
+                write!(f, "nothing there can be opened for reading ({errno})")
+            }
+            HandleProblem::None(errno) => write!(f, "the file system has none ({errno})"),
+            HandleProblem::Volatile => {
+                f.write_str("those of FUSE and FAT file systems do not last")
+            }
+            HandleProblem::Pin(Errno::EPERM) => f.write_str(
+                "opening files by handle takes CAP_DAC_READ_SEARCH in the initial user namespace",
+            ),
+            HandleProblem::Pin(errno) => write!(f, "no file can be opened by handle ({errno})"),
+        }
+    }
+}
+
+impl Error for HandleProblem {}
 
 /// The step that failed while a share was prepared.
 #[derive(Debug)]
@@ -62,6 +95,13 @@ pub enum SetupError {
         /// Why.
         source: Errno,
     },
+    /// File handles are mandatory and cannot be used.
+    FileHandles {
+        /// The share.
+        path: PathBuf,
+        /// Why.
+        source: HandleProblem,
+    },
     /// No thread can be started.
     StartThread(io::Error),
     /// A thread cannot get a working directory of its own.
@@ -88,6 +128,10 @@ impl fmt::Display for SetupError {
             SetupError::ReadShare { path, .. } => {
                 write!(f, "cannot read shared directory {path:?}")
             }
+            SetupError::FileHandles { path, .. } => write!(
+                f,
+                "file handles are mandatory but cannot be used in {path:?}"
+            ),
             SetupError::StartThread(_) => f.write_str("cannot start a thread"),
             SetupError::PrepareThread(_) => f.write_str(
                 "cannot give a thread its own working directory: unshare(CLONE_FS) or fchdir is \
@@ -112,6 +156,7 @@ impl Error for SetupError {
             | SetupError::StatShare { source, .. }
             | SetupError::ReadShare { source, .. } => Some(source),
             SetupError::ShareType { .. } | SetupError::AclIds(_) => None,
+            SetupError::FileHandles { source, .. } => Some(source),
             SetupError::IdRules(error) => error.source(),
             SetupError::StartThread(source) => Some(source),
         }
@@ -158,7 +203,7 @@ impl PassthroughFs {
                 });
             }
         };
-        readable.map_err(|source| SetupError::ReadShare {
+        let readable = readable.map_err(|source| SetupError::ReadShare {
             path: shown.to_owned(),
             source,
         })?;
@@ -169,16 +214,27 @@ impl PassthroughFs {
             "openat2 is {}",
             if openat2 { "used" } else { "not available" }
         );
+        let root = Root {
+            pinned: root,
+            readable,
+            stat,
+        };
+        // A file handle does not keep a file that has no name; somebody has to have it open.
+        let policy = match settings.pins_every_node() {
+            true => HandlePolicy::Never,
+            false => settings.inode_file_handles,
+        };
+        let store = InodeStore::new(root, policy, settings.guest_fds_max).map_err(|source| {
+            SetupError::FileHandles {
+                path: shown.to_owned(),
+                source,
+            }
+        })?;
         let proc_fd = Arc::new(proc_fd);
         Ok(PassthroughFs {
             settings,
             translator,
-            store: InodeStore::new(Found {
-                identity: Identity::of(&stat),
-                file_type: stat.file_type(),
-                is_mount_root: false,
-                reach: Reach::Pinned(root),
-            }),
+            store,
             handles: HandleStore::new(),
             locks: Locks::new(Arc::clone(&proc_fd)),
             unopened_files: UnopenedFiles::new(),

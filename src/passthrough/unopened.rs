@@ -15,12 +15,13 @@
 //!   handle == 0, of a directory .. dir_streams for READDIR, else open for the one request
 //! ```
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::PassthroughFs;
 use super::cache_policy::Access;
 use super::file_systems::reports_nothing_at_close;
+use super::store::fd_budget::{FdTicket, HeldFd};
 use super::store::handles::{Handle, Open};
 use super::store::unopened_files::Purpose;
 use crate::fs::filesystem::OpenNode;
@@ -69,6 +70,32 @@ impl PassthroughFs {
         }
     }
 
+    /// A ticket for a descriptor that the guest shall hold.
+    ///
+    /// # Errors
+    /// `ENFILE` when there is none left.
+    pub(super) fn ticket(&self) -> Result<FdTicket> {
+        self.relieved(|| self.store.budget().take())
+    }
+
+    /// Runs a step that takes a descriptor; when there is none left, once more without those of
+    /// what was not opened. They are the first to go: it can all be opened again.
+    ///
+    /// # Errors
+    /// What `step` says.
+    pub(super) fn relieved<T>(&self, step: impl Fn() -> Result<T>) -> Result<T> {
+        match step() {
+            Err(Errno::EMFILE | Errno::ENFILE) if self.close_unopened() => step(),
+            done => done,
+        }
+    }
+
+    /// Whether there was anything to close.
+    fn close_unopened(&self) -> bool {
+        let (files, directories) = (self.unopened_files.clear(), self.dir_streams.clear());
+        files != 0 || directories != 0
+    }
+
     fn unopened(&self, node: NodeId, purpose: Purpose) -> Result<Arc<Handle>> {
         if let Some(file) = self.unopened_files.get(node, purpose) {
             return Ok(file);
@@ -86,14 +113,10 @@ impl PassthroughFs {
             Purpose::Look => HostOpenFlags::empty(),
             Purpose::Change => HostOpenFlags::RDWR,
         };
-        let file = match self.reopen(&inode, flags) {
-            Err(Errno::EMFILE | Errno::ENFILE) => {
-                // What is kept here is the first to go: it can all be opened again.
-                self.unopened_files.clear();
-                self.reopen(&inode, flags)?
-            }
-            opened => opened?,
-        };
+        let ticket = self.ticket()?;
+        let pinned = inode.reach()?;
+        let file = self.relieved(|| self.reopen(inode.file_type, pinned.as_fd(), flags))?;
+        let file = HeldFd::new(file, ticket);
         let file = self.unopened_files.put(node, file, purpose);
         // It may have been forgotten meanwhile, and then nobody else would take it out.
         self.drop_unopened_if_forgotten(node);
@@ -116,7 +139,7 @@ impl PassthroughFs {
 
     /// Keeps what CREATE or TMPFILE has opened; this process may not be able to open it again.
     /// The guest gets no handle for it: it would never send the RELEASE.
-    pub(super) fn keep_unopened(&self, node: NodeId, file: OwnedFd, access: Access) -> HandleId {
+    pub(super) fn keep_unopened(&self, node: NodeId, file: HeldFd, access: Access) -> HandleId {
         match access {
             Access::Read => drop(self.unopened_files.put(node, file, Purpose::Look)),
             Access::Both => drop(self.unopened_files.put(node, file, Purpose::Change)),

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::ranges::{Freed, RangeSet};
 use crate::fs::filesystem::LockRequest;
 use crate::fs::types::{HandleId, HeldLock, LockKind, LockOwner, LockRange, LockType};
+use crate::passthrough::store::fd_budget::FdTicket;
 use crate::passthrough::store::inode::Inode;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::lock::{self, Access, ByteRange, LockMode};
@@ -106,6 +107,8 @@ pub(super) enum Taken {
 #[derive(Debug)]
 pub(super) struct Owner {
     file: OwnedFd,
+    /// Given back after `file` is closed.
+    _ticket: FdTicket,
     access: Access,
     ranges: RangeSet,
     /// The guest's open file that the latest lock came through.
@@ -125,10 +128,12 @@ impl Owner {
         inode: &Inode,
         wish: &Wish,
     ) -> Result<Owner> {
+        let ticket = inode.ticket().map_err(|_| Errno::ENOLCK)?;
         let (file, access) = open_for(proc_fd, inode, wish.access)?;
         let owners = limits.owners.fetch_add(1, Ordering::Relaxed);
         let owner = Owner {
             file,
+            _ticket: ticket,
             access,
             ranges: RangeSet::default(),
             handle: wish.request.handle,

@@ -4,11 +4,12 @@
 //! are never used twice; a handle belongs to one node and answers only together with it. Locks:
 //! one shard at a time, never across a system call; descriptors are closed after it is released.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::contents::WaitingStamp;
+use super::fd_budget::HeldFd;
 use super::shards::{NumberMap, SHARD_COUNT, remove, shard_of};
 use crate::fs::filesystem::OpenNode;
 use crate::fs::types::{HandleId, NodeId};
@@ -19,7 +20,7 @@ use crate::sys::errno::{Errno, Result};
 #[derive(Debug)]
 pub(in crate::passthrough) enum Open {
     /// A regular file.
-    File(OwnedFd),
+    File(HeldFd),
     /// A directory.
     Directory(OpenDirectory),
 }

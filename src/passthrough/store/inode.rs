@@ -1,16 +1,24 @@
 //! What: one file of the host that the guest knows by a node id.
 //!
-//! In: a descriptor that pins the file, and what statx(2) said of it. Out: the way to reach it.
-//! Invariant: as long as an [`Inode`] is pinned its inode number cannot be given to another
-//! file, nor its mount id to another mount, so [`Identity`] is exact. Does not: count lookups
-//! for itself (see `inodes`).
+//! In: a pinned descriptor or a file handle, and what statx(2) said of the file. Out: the way to
+//! reach it. Invariant: as long as an [`Inode`] is pinned its inode number cannot be given to
+//! another file, nor its mount id to another mount, so [`Identity`] is exact. One that is cold
+//! (see `movable`) may share its identity with a later file; `admit` tells them apart by their
+//! handles. Does not: count lookups for itself (see `inodes`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::contents::KnownContents;
+use super::fd_budget::FdTicket;
+use super::guest_ino::Whereabouts;
+use super::mounts::Mount;
+use super::movable::{Movable, PinnedFd};
+use super::retired::QueueMark;
 use crate::fs::types::NodeId;
-use crate::sys::errno::Result;
+use crate::sys::errno::{Errno, Result};
+use crate::sys::file_handle::FileHandle;
 use crate::sys::meta::{DeviceNumber, FileStat, FileType};
 
 /// What tells files apart. The mount belongs to it: one file under two mounts may be writable
@@ -45,24 +53,49 @@ impl Identity {
     }
 }
 
-/// How to reach the file of a node. The only place that knows: today always a descriptor.
+/// How to reach the file of a node. The only place that knows.
 #[derive(Debug)]
 pub(in crate::passthrough) enum Reach {
-    /// By an `O_PATH` descriptor that is kept.
-    Pinned(OwnedFd),
+    /// By a descriptor that is kept as long as the node.
+    Fixed(FixedFd),
+    /// By a descriptor or a handle.
+    Movable(Arc<Movable>),
+}
+
+/// A descriptor that is kept as long as the node: the root's, which needs no ticket, and those of
+/// files without handles. Fields are dropped in this order.
+#[derive(Debug)]
+pub(in crate::passthrough) struct FixedFd {
+    fd: OwnedFd,
+    _ticket: Option<FdTicket>,
+}
+
+impl FixedFd {
+    pub(super) fn new(fd: OwnedFd, ticket: Option<FdTicket>) -> Self {
+        FixedFd {
+            fd,
+            _ticket: ticket,
+        }
+    }
 }
 
 /// A descriptor for a node, for the length of one operation.
 #[derive(Debug)]
 pub(in crate::passthrough) enum NodeFd<'node> {
-    /// The one that the node keeps.
+    /// The one that the node keeps for good.
     Kept(BorrowedFd<'node>),
+    /// The one that the node keeps for now.
+    Shared(Arc<PinnedFd>),
+    /// One of its own.
+    Opened(OwnedFd),
 }
 
 impl AsFd for NodeFd<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             NodeFd::Kept(fd) => fd.as_fd(),
+            NodeFd::Shared(pinned) => pinned.as_fd(),
+            NodeFd::Opened(fd) => fd.as_fd(),
         }
     }
 }
@@ -76,14 +109,18 @@ pub(in crate::passthrough) struct Inode {
     pub(in crate::passthrough) identity: Identity,
     /// Its type, which no file ever changes.
     pub(in crate::passthrough) file_type: FileType,
-    /// A directory on another file system than its parent.
-    pub(in crate::passthrough) is_mount_root: bool,
+    /// Where it is, for its number in the guest.
+    pub(in crate::passthrough) whereabouts: Whereabouts,
     /// What the guest has in its page cache.
     pub(in crate::passthrough) known_contents: KnownContents,
     /// How to reach it.
     reach: Reach,
+    /// Keeps its mount open while the guest holds lookups. Only `inodes` changes it.
+    mount: Mutex<Option<Arc<Mount>>>,
     /// Lookups that the guest holds. Only `inodes` touches it.
     pub(super) lookups: AtomicU64,
+    /// Its place in the queue of `retired`, which alone touches it.
+    pub(super) queue_mark: QueueMark,
 }
 
 impl Inode {
@@ -93,34 +130,111 @@ impl Inode {
             id,
             identity: found.identity,
             file_type: found.file_type,
-            is_mount_root: found.is_mount_root,
+            whereabouts: found.whereabouts,
             known_contents: KnownContents::default(),
             reach: found.reach,
+            mount: Mutex::new(Some(found.mount)),
             lookups: AtomicU64::new(1),
+            queue_mark: QueueMark::default(),
         }
     }
 
-    /// A descriptor for the file.
+    /// A descriptor for the file. Costs no system call while it is pinned. Not to be called
+    /// while acting as somebody else: opening by handle takes the daemon's own capabilities.
     ///
     /// # Errors
-    /// None while every node is pinned. Nodes that are kept as file handles will have some, so
-    /// callers pass them on already.
+    /// `ESTALE` when the file was removed while only its handle was kept; what
+    /// open_by_handle_at(2) says.
     pub(in crate::passthrough) fn reach(&self) -> Result<NodeFd<'_>> {
         match &self.reach {
-            Reach::Pinned(fd) => Ok(NodeFd::Kept(fd.as_fd())),
+            Reach::Fixed(fixed) => Ok(NodeFd::Kept(fixed.fd.as_fd())),
+            Reach::Movable(movable) => movable.reach(),
         }
+    }
+
+    /// Whether the guest holds it at this moment.
+    pub(super) fn is_held(&self) -> bool {
+        // Acquire: partner of the changes in `inodes`.
+        self.lookups.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether a descriptor keeps its identity its own at this moment.
+    pub(in crate::passthrough) fn is_pinned(&self) -> bool {
+        match &self.reach {
+            Reach::Fixed(_) => true,
+            Reach::Movable(movable) => movable.is_pinned(),
+        }
+    }
+
+    /// Whether it is the file with that handle, as far as that is known.
+    pub(super) fn is_named(&self, handle: &FileHandle) -> bool {
+        match &self.reach {
+            Reach::Fixed(_) => false,
+            Reach::Movable(movable) => movable.is_named(handle),
+        }
+    }
+
+    /// What can be cold, if it can be.
+    pub(super) fn movable(&self) -> Option<&Arc<Movable>> {
+        match &self.reach {
+            Reach::Fixed(_) => None,
+            Reach::Movable(movable) => Some(movable),
+        }
+    }
+
+    /// Its mount, unless the guest has forgotten it.
+    pub(super) fn mount(&self) -> Option<Arc<Mount>> {
+        self.lock_mount().clone()
+    }
+
+    /// A ticket for one more descriptor of it that the guest shall hold.
+    ///
+    /// # Errors
+    /// `ENFILE` when there is none left; `EBADF` when the guest has forgotten it.
+    pub(in crate::passthrough) fn ticket(&self) -> Result<FdTicket> {
+        self.mount().ok_or(Errno::EBADF)?.budget().take()
+    }
+
+    /// Lets go of its mount; the caller drops it without a lock.
+    pub(super) fn leave_mount(&self) -> Option<Arc<Mount>> {
+        self.lock_mount().take()
+    }
+
+    /// Takes hold of its mount again. False if that has been closed for good.
+    pub(super) fn rejoin_mount(&self) -> bool {
+        let mut mount = self.lock_mount();
+        if mount.is_none() {
+            *mount = self.movable().and_then(|movable| movable.mount());
+        }
+        mount.is_some()
+    }
+
+    fn lock_mount(&self) -> std::sync::MutexGuard<'_, Option<Arc<Mount>>> {
+        self.mount.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A file that was found and is pinned, but is no node yet.
+/// A file that was found, but is no node yet.
 #[derive(Debug)]
-pub(in crate::passthrough) struct Found {
-    /// What tells it from other files, read from the pinned descriptor.
-    pub(in crate::passthrough) identity: Identity,
+pub(super) struct Found {
+    /// What tells it from other files, read from a pinned descriptor.
+    pub(super) identity: Identity,
     /// Its type.
-    pub(in crate::passthrough) file_type: FileType,
-    /// A directory on another file system than its parent.
-    pub(in crate::passthrough) is_mount_root: bool,
+    pub(super) file_type: FileType,
+    /// Where it is.
+    pub(super) whereabouts: Whereabouts,
     /// How to reach it.
-    pub(in crate::passthrough) reach: Reach,
+    pub(super) reach: Reach,
+    /// Its mount.
+    pub(super) mount: Arc<Mount>,
+}
+
+impl Found {
+    /// Its handle, if it has one.
+    pub(super) fn name(&self) -> Option<FileHandle> {
+        match &self.reach {
+            Reach::Fixed(fixed) => FileHandle::of_fd(fixed.fd.as_fd()).ok(),
+            Reach::Movable(movable) => movable.name(),
+        }
+    }
 }

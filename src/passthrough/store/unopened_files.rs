@@ -2,16 +2,16 @@
 //!
 //! In: nodes, and descriptors that were opened for them. Out: the same descriptors, for as long
 //! as they are used often enough. Invariants: one descriptor for a node; never more than
-//! [`FILES_MAX`]. Locks: one shard at a time, never across a system call; descriptors are closed
+//! `FILES_MAX`. Locks: one shard at a time, never across a system call; descriptors are closed
 //! after it is released. Does not: open anything.
 //!
 //! When a shard is full, one that was not used since the last time round goes (the clock
 //! algorithm): a look-up only sets a mark, so readers do not stand in each other's way.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
+use super::fd_budget::HeldFd;
 use super::handles::{Handle, Open};
 use super::shards::{NumberMap, SHARD_COUNT, remove, shard_of};
 use crate::fs::types::NodeId;
@@ -80,7 +80,7 @@ impl UnopenedFiles {
     pub(in crate::passthrough) fn put(
         &self,
         node: NodeId,
-        file: OwnedFd,
+        file: HeldFd,
         purpose: Purpose,
     ) -> Arc<Handle> {
         let file = Arc::new(Handle::of_node(node, Open::File(file)));
@@ -115,13 +115,15 @@ impl UnopenedFiles {
         drop(removed);
     }
 
-    /// Keeps nothing any more.
-    pub(in crate::passthrough) fn clear(&self) {
+    /// Keeps nothing any more. Gives how many there were.
+    pub(in crate::passthrough) fn clear(&self) -> usize {
+        let mut count: usize = 0;
         for shard in &self.by_node {
             let removed =
                 std::mem::take(&mut *shard.write().unwrap_or_else(PoisonError::into_inner));
-            drop(removed);
+            count = count.saturating_add(removed.len());
         }
+        count
     }
 
     fn write(&self, node: NodeId) -> RwLockWriteGuard<'_, Shard> {
@@ -146,10 +148,12 @@ fn evict(map: &mut Shard) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::passthrough::store::fd_budget::FdBudget;
     use std::fs::File;
 
-    fn descriptor() -> OwnedFd {
-        File::open("/dev/null").unwrap().into()
+    fn descriptor() -> HeldFd {
+        let ticket = FdBudget::new(1).take().unwrap();
+        HeldFd::new(File::open("/dev/null").unwrap().into(), ticket)
     }
 
     fn len(files: &UnopenedFiles) -> usize {

@@ -6,6 +6,7 @@
 mod acl;
 mod attr;
 mod caching;
+mod cold;
 mod credentials;
 mod data;
 mod dir;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::share::{Guest, NOTHING_LEFT, ROOT, Share, file_name, released};
 use crate::fs::filesystem::FileSystem;
 use crate::passthrough::PassthroughFs;
-use crate::passthrough::settings::{CachePolicy, Negotiation, Settings};
+use crate::passthrough::settings::{CachePolicy, HandlePolicy, Negotiation, Settings};
 use crate::passthrough::setup::SetupError;
 use crate::sys::errno::Errno;
 use crate::wire::flags::SessionFlags;
@@ -191,6 +191,28 @@ fn setup_combines_acls_with_rules_that_keep_every_id_apart_only() {
             assert!(matches!(refused, SetupError::AclIds(_)), "{refused}");
             assert!(refused.to_string().contains("group"), "{refused}");
         }
+    }
+}
+
+#[test]
+fn setup_without_file_handles_goes_on_unless_they_are_mandatory() {
+    // Nothing in /proc has a file handle.
+    let share = Path::new("/proc/self");
+    let with = |inode_file_handles| Settings {
+        inode_file_handles,
+        ..Settings::new(CachePolicy::Auto)
+    };
+    let refused = PassthroughFs::new(with(HandlePolicy::Mandatory), share).unwrap_err();
+    assert!(
+        matches!(refused, SetupError::FileHandles { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("/proc/self"), "{refused}");
+    let cause = refused.source().unwrap().to_string();
+    assert!(cause.contains("has none"), "{cause}");
+    for policy in [HandlePolicy::Prefer, HandlePolicy::Never] {
+        let fs = PassthroughFs::new(with(policy), share).unwrap();
+        assert!(fs.getattr(ROOT, None).is_ok());
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) struct Leftovers {
     is_outside_intact: bool,
 }
 
-/// What it must be in the end: the only descriptor is the root's.
+/// What it must be in the end: the only descriptor is the root's, apart from that of its mount.
 pub(super) const NOTHING_LEFT: Leftovers = Leftovers {
     nodes: (0, 0),
     handles: 0,
@@ -144,7 +144,10 @@ impl Guest {
         Leftovers {
             nodes: self.fs.store.len(),
             handles: self.fs.handles.len(),
-            descriptors: self.share.open_descriptors(),
+            descriptors: self
+                .share
+                .open_descriptors()
+                .saturating_sub(self.fs.store.mounts_open()),
             is_outside_intact: self.share.is_outside_intact(),
         }
     }

@@ -61,6 +61,40 @@ fn open_is_unknown_to_a_guest_that_can_do_without() {
 }
 
 #[test]
+fn descriptors_of_unopened_files_give_way_to_nodes() {
+    const BUDGET: usize = 6;
+    let settings = Settings {
+        guest_fds_max: BUDGET,
+        ..settings()
+    };
+    let guest = Guest::on(Share::in_directory(Path::new("/dev/shm")), settings);
+    let names = (0..=BUDGET).map(|index| CString::new(format!("f{index}")).unwrap());
+    let names: Vec<_> = names.collect();
+    for name in &names {
+        guest.share.write(name.to_str().unwrap(), b"x");
+    }
+    // Half of the descriptors are for nodes, half for reading them, until more is asked for.
+    let nodes: Vec<_> = names[..BUDGET]
+        .iter()
+        .map(|name| {
+            let node = guest.lookup(ROOT, name);
+            let read = guest.read(unopened(node), 0, 9);
+            (node, read)
+        })
+        .collect();
+    let (last, others) = nodes.split_last().unwrap();
+    assert!(others.iter().all(|(_, read)| read.as_deref() == Ok(b"x")));
+    assert_eq!(last.1, Err(Errno::ENFILE));
+    let refused = guest.find(ROOT, super::share::file_name(&names[BUDGET]));
+    assert_eq!(refused.unwrap_err(), Errno::ENFILE);
+    for (node, _) in nodes {
+        guest.forget(node);
+    }
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+    assert_eq!(guest.fs.store.budget().used(), 0);
+}
+
+#[test]
 fn guest_that_has_to_open_does_so() {
     let (guest, _) = guest_with(b"contents");
     guest.mount(guest.fs.session_wishes().wanted - SessionFlags::NO_OPEN_SUPPORT);
