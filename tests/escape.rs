@@ -76,7 +76,12 @@ fn parent_names_lead_nowhere() {
     ];
     for name in up {
         for parent in [ROOT, dir] {
-            assert!(client.lookup_bytes(parent, name).is_err(), "{name:?}");
+            // Guests that export the mount ask for `..`; at most they are given the root.
+            let found = client.lookup_bytes(parent, name);
+            assert!(
+                found.is_err() || (name == b".." && found.is_ok_and(|up| up.node == ROOT)),
+                "{name:?}"
+            );
             for opcode in [op::UNLINK, op::RMDIR] {
                 let body = Bytes::new().name(name).done();
                 assert!(client.plain(opcode, parent, &body).is_err(), "{name:?}");

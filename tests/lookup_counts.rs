@@ -9,7 +9,7 @@ use std::thread;
 use common::Rng;
 use common::client::Client;
 use common::frontend::Setup;
-use common::request::{ROOT, SetAttr};
+use common::request::{ROOT, SetAttr, init};
 use common::session_data::At;
 use common::share::Share;
 use common::sys;
@@ -348,6 +348,34 @@ fn full_descriptor_table_costs_attributes_and_never_names() {
     client.releasedir(ROOT, dir_fh).unwrap();
     client.forget(file, 1);
     client.assert_sound(&oracle, "a full descriptor table");
+}
+
+#[test]
+fn nodes_are_found_by_number_alone_and_grant_one_count() {
+    let share = Share::new();
+    share.mkdir("dir");
+    share.write("dir/file", b"data");
+    let mut client = Client::mount(&Setup::default(), &share);
+    if client.flags & init::EXPORT_SUPPORT == 0 {
+        println!("skipped: no file handles here");
+        return;
+    }
+    let oracle = client.oracle();
+    let dir = client.node("dir");
+    let file = client.lookup(dir, "file").unwrap();
+    let itself = client.lookup(file.node, ".").unwrap();
+    assert_eq!((itself.node, itself.attr.ino), (file.node, file.attr.ino));
+    let above = client.lookup(dir, "..").unwrap();
+    assert_eq!(above.node, ROOT);
+    assert_eq!(client.lookup(file.node, ".."), Err(libc::ENOTDIR));
+    client.forget(file.node, 2);
+    let again = client.lookup(file.node, ".").unwrap();
+    assert_eq!(again.node, file.node);
+    client.forget(again.node, 1);
+    client.unlink(dir, "file").unwrap();
+    assert_eq!(client.lookup(file.node, "."), Err(libc::ESTALE));
+    client.forget(dir, 1);
+    client.assert_sound(&oracle, "nodes by number");
 }
 
 #[test]

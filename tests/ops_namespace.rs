@@ -389,6 +389,14 @@ fn names_that_are_no_component_are_refused_by_every_operation() {
     for name in bad {
         for (opcode, body) in bodies_with_name(name, file) {
             let result = client.call(opcode, ROOT, &body, 160);
+            if opcode == op::LOOKUP && matches!(name, b"." | b"..") {
+                // Guests that export the mount ask for these; both are the root here.
+                assert_eq!(
+                    result.map(|reply| reply.get(..8) == Some(&ROOT.to_ne_bytes())),
+                    Ok(true)
+                );
+                continue;
+            }
             assert!(
                 matches!(result, Err(libc::EINVAL | libc::ENOENT)),
                 "opcode {opcode} with name {:?}: {result:?}",

@@ -4,7 +4,7 @@
 //! file system is the only source of truth: nothing is cached here but which node is which file.
 //!
 //! ```text
-//!   namespace  open  dir  attr  data  xattr  ioctl  locks   the operations, a family to a file
+//!   namespace open dir attr data xattr ioctl locks export   the operations, a family to a file
 //!        \      |     |    /
 //!         lookup    privilege  killpriv          a name to a node; acting as the caller
 //!             \      /
@@ -26,6 +26,7 @@ mod cache_policy;
 mod data;
 mod dir;
 mod dir_streams;
+mod export;
 mod file_systems;
 mod ioctl;
 mod killpriv;
@@ -59,7 +60,7 @@ use crate::fs::types::{
     FsTotals, GrantOwner, HandleId, HeldLock, Lookup, Negotiated, NodeId, Opened, SessionWishes,
 };
 use crate::ids::translator::Translator;
-use crate::sys::errno::{Errno, Result};
+use crate::sys::errno::Result;
 use crate::sys::proc_fd::ProcFd;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 use acl::ACL_CAPABILITIES;
@@ -157,6 +158,10 @@ impl PassthroughFs {
         wanted.set(SessionFlags::HANDLE_KILLPRIV_V2, settings.killpriv_v2);
         wanted.set(SessionFlags::POSIX_LOCKS, settings.posix_lock);
         wanted.set(SessionFlags::FLOCK_LOCKS, settings.flock);
+        // A node that the guest has forgotten can be found again only by its file handle.
+        let can_find_again = self.store.has_handles();
+        wanted.set(SessionFlags::EXPORT_SUPPORT, can_find_again);
+        wanted.set(SessionFlags::NO_EXPORT_SUPPORT, !can_find_again);
         wanted | cache_policy::wanted(settings)
     }
 
@@ -215,13 +220,12 @@ impl FileSystem for PassthroughFs {
         cache_policy::looked_up(found, self.settings.negative_valid)
     }
 
-    // Guests send these two only with EXPORT_SUPPORT, which is not asked for.
-    fn lookup_self(&self, _node: NodeId) -> Result<Entry<'_>> {
-        Err(Errno::ESTALE)
+    fn lookup_self(&self, node: NodeId) -> Result<Entry<'_>> {
+        self.find_again(node)
     }
 
-    fn lookup_parent(&self, _node: NodeId) -> Result<Entry<'_>> {
-        Err(Errno::ESTALE)
+    fn lookup_parent(&self, node: NodeId) -> Result<Entry<'_>> {
+        self.find_parent(node)
     }
 
     fn forget(&self, node: NodeId, count: u64) {

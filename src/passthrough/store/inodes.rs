@@ -115,9 +115,13 @@ impl InodeStore {
     }
 
     /// Whether nodes of the root's file system can be kept as file handles.
-    #[cfg(test)]
     pub(in crate::passthrough) fn has_handles(&self) -> bool {
         self.mounts.has_handles()
+    }
+
+    /// The root.
+    pub(in crate::passthrough) fn root(&self) -> &Arc<Inode> {
+        &self.root
     }
 
     /// The inode of a node.

@@ -253,7 +253,6 @@ impl MountTable {
     }
 
     /// Whether the root's file system has handles that are used.
-    #[cfg(test)]
     pub(super) fn has_handles(&self) -> bool {
         self.policy != HandlePolicy::Never
     }

@@ -213,6 +213,9 @@ fn setup_without_file_handles_goes_on_unless_they_are_mandatory() {
     for policy in [HandlePolicy::Prefer, HandlePolicy::Never] {
         let fs = PassthroughFs::new(with(policy), share).unwrap();
         assert!(fs.getattr(ROOT, None).is_ok());
+        let wanted = fs.session_wishes().wanted;
+        assert!(wanted.contains(SessionFlags::NO_EXPORT_SUPPORT));
+        assert!(!wanted.contains(SessionFlags::EXPORT_SUPPORT));
     }
 }
 
