@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use common::client::Client;
 use common::request::{Attr, ROOT, SetAttr};
+use common::session_data::At;
 use common::share::Share;
 
 const MODE: u32 = 1 << 0;
@@ -412,4 +413,51 @@ fn cache_mode_sets_the_time_outs() {
         let set = client.setattr(entry.node, &SetAttr::default()).unwrap();
         assert_eq!(set.valid, (secs, 0), "{mode}: attributes that were set");
     }
+}
+
+/// A guest that holds back writes owns the times: what it writes out later must not move them,
+/// and what it says last counts.
+#[test]
+fn setattr_times_under_writeback_are_those_of_the_guest() {
+    const CTIME: u32 = 1 << 10;
+    const FH: u32 = 1 << 6;
+    const WRITE_CACHE: u32 = 1 << 0;
+    let share = Share::new();
+    share.write("file", b"contents");
+    let mut client = Client::with_args(&share, &["--writeback"]);
+    let node = client.node("file");
+    let fh = client.open(node, libc::O_WRONLY).unwrap().fh;
+    let at = At {
+        node,
+        fh,
+        offset: 0,
+    };
+    let flushed = |secs: u64| SetAttr {
+        valid: MTIME | CTIME | FH,
+        fh,
+        mtime: (secs, 5),
+        ..SetAttr::default()
+    };
+    client.setattr(node, &flushed(1_000_000)).unwrap();
+    assert_eq!(share.stat("file").mtime(), 1_000_000);
+    // Pages that were written before the times were set are written out before them, too; the
+    // next ones come with times of their own.
+    let written = client.write_with(at, b"C", WRITE_CACHE, libc::O_WRONLY);
+    assert_eq!(written, Ok(1));
+    let attr = client.setattr(node, &flushed(2_000_000)).unwrap().attr;
+    assert_eq!(attr.mtime, (2_000_000, 5));
+    let host = share.stat("file");
+    assert_eq!((host.mtime(), host.mtime_nsec()), (2_000_000, 5));
+    // The change time belongs to the host; asking for it alone is no error.
+    let ctime_only = SetAttr {
+        valid: CTIME | FH,
+        fh,
+        ..SetAttr::default()
+    };
+    let attr = client.setattr(node, &ctime_only).unwrap().attr;
+    assert_eq!(attr.mtime, (2_000_000, 5));
+    client.flush(node, fh).unwrap();
+    client.release(node, fh).unwrap();
+    assert_eq!(share.stat("file").mtime(), 2_000_000);
+    assert_eq!(share.read("file"), b"Contents");
 }

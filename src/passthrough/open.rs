@@ -55,7 +55,8 @@ impl PassthroughFs {
         let host = self.host_flags(flags)?;
         let ticket = self.ticket()?;
         let pinned = inode.reach()?;
-        let open = |flags| self.reopen(inode.file_type, pinned.as_fd(), flags);
+        let reopen = |host| self.reopen(inode.file_type, pinned.as_fd(), host);
+        let open = |host| open_as_asked(host, flags, reopen);
         let file = self.open_changing(&inode, host, set_ids, open)?;
         Ok(self.opened_file(&inode, HeldFd::new(file, ticket), flags))
     }
@@ -138,9 +139,10 @@ impl PassthroughFs {
         let ticket = self.ticket()?;
         // Before acting as the caller, who may not open files by handle.
         let pinned = inode.reach()?;
+        let reopen = |flags| self.reopen(inode.file_type, pinned.as_fd(), flags);
         let open = |flags| {
             self.as_caller(caller, known, || {
-                self.reopen(inode.file_type, pinned.as_fd(), flags)
+                open_as_asked(flags, request.flags, reopen)
             })
         };
         let file = self.open_changing(&inode, flags, set_ids, open)?;
@@ -385,6 +387,24 @@ pub(super) fn sync(file: BorrowedFd<'_>, scope: SyncScope) -> Result<()> {
     match scope {
         SyncScope::Everything => data::sync_everything(file),
         SyncScope::ContentsOnly => data::sync_contents(file),
+    }
+}
+
+/// Opens by `open` with `flags`, to which the `guest`'s have become. What a guest opens for writing
+/// only is opened for reading, too, if it holds back writes; but who may only write a file shall
+/// not be worse off for that. Such a guest can still write whole pages and beyond the end; where
+/// it has to read the rest of a page first, its write fails with `EBADF`.
+fn open_as_asked(
+    flags: HostOpenFlags,
+    guest: OpenFlags,
+    open: impl Fn(HostOpenFlags) -> Result<OwnedFd>,
+) -> Result<OwnedFd> {
+    let reads_too = guest.contains(OpenFlags::WRONLY) && flags.contains(HostOpenFlags::RDWR);
+    match open(flags) {
+        Err(Errno::EACCES) if reads_too => {
+            open(flags.difference(HostOpenFlags::RDWR) | HostOpenFlags::WRONLY)
+        }
+        opened => opened,
     }
 }
 
