@@ -16,6 +16,4 @@ verify direct --ioengine=psync --rw=randwrite --bs=4k-128k --direct=1 --numjobs=
 verify direct-deep --ioengine=libaio --iodepth=16 --rw=randrw --bs=4k-64k --direct=1
 # Direct and buffered on one file, each job with a part of its own.
 verify shared --ioengine=psync --rw=randwrite --bs=4k --filename=one-file --numjobs=4 --size=2m --offset_increment=2m
-case $MODE in
-auto | always | writeback) verify mapped --ioengine=mmap --rw=randwrite --bs=4k --numjobs=2 --size=2m ;;
-esac
+[[ $DAEMON_OPTIONS == *--no-allow-mmap* ]] || verify mapped --ioengine=mmap --rw=randwrite --bs=4k --numjobs=2 --size=2m

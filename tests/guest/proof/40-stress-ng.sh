@@ -8,10 +8,7 @@ STRESSORS="access aio aiol chattr chmod chown copy-file dentry dir dirdeep dirma
     open readahead rename seek sendfile sync-file touch utime xattr"
 # These make 8,192 names in one go, which takes a minute where nothing is cached.
 [[ $MODE == never || $MODE == metadata ]] || STRESSORS+=" link symlink"
-case $MODE in
-never | metadata) [[ $DAEMON_OPTIONS != *--allow-mmap* ]] || STRESSORS+=" msync" ;;
-*) STRESSORS+=" msync" ;;
-esac
+[[ $DAEMON_OPTIONS == *--no-allow-mmap* ]] || STRESSORS+=" msync"
 # Less than by default: a long preparation, or most of the time spent removing
 # things, is no test.
 declare -A LESS=(
