@@ -206,3 +206,11 @@ fn inline_and_pool_do_not_differ() {
 fn readdirplus_and_none_do_not_differ() {
     must_not_differ(&[&[], &["--no-readdirplus", "--cache", "always"]]);
 }
+
+#[test]
+fn descriptors_and_file_handles_do_not_differ() {
+    must_not_differ(&[
+        &["--inode-file-handles=never"],
+        &["--inode-file-handles=prefer"],
+    ]);
+}
