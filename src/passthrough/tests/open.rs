@@ -2,12 +2,12 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
 use super::share::{
     Guest, NO_HANDLE, NO_NODE, NOTHING_LEFT, ROOT, Share, caller, create_request, file_name,
-    flushed, keep, new_object, own_caller, released,
+    flushed, is_root_or_says_why_not, keep, new_object, own_caller, released,
 };
 use crate::fs::filesystem::{
     CreateRequest, FileSystem, NewObject, OpenNode, SyncScope, TmpfileRequest,
@@ -84,6 +84,38 @@ fn open_with_writeback_makes_a_write_only_file_readable() {
     guest.share.write("file", b"contents");
     let open = guest.open(guest.lookup(ROOT, c"file"), 1);
     assert_eq!(guest.read(open, 0, 3).unwrap(), b"con");
+    guest.close(open);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn open_with_writeback_writes_what_may_only_be_written() {
+    if !is_root_or_says_why_not("open_with_writeback_writes_what_may_only_be_written") {
+        return;
+    }
+    let guest = Guest::with(Settings {
+        writeback: true,
+        ..Settings::new(CachePolicy::Always)
+    });
+    guest.share.write("file", b"contents");
+    let only_writable = fs::Permissions::from_mode(0o602);
+    fs::set_permissions(guest.share.join("file"), only_writable).unwrap();
+    let with = |flags| {
+        let mut request = create_request(c"file");
+        request.new.caller = caller(1234, 4321);
+        request.flags = OpenFlags::from_bits_retain(flags);
+        guest.fs.create(&request)
+    };
+    let (entry, opened) = with(1).unwrap();
+    let open = OpenNode {
+        node: keep(entry),
+        handle: opened.handle.handle(),
+    };
+    opened.handle.commit();
+    assert_eq!(guest.write(open, 0, b"C"), Ok(1));
+    assert_eq!(guest.read(open, 0, 1), Err(Errno::EBADF));
+    assert_eq!(with(2).map(drop), Err(Errno::EACCES));
+    assert_eq!(with(0).map(drop), Err(Errno::EACCES));
     guest.close(open);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
