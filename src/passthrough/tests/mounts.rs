@@ -33,7 +33,7 @@ mod inside {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::STARTED;
     use crate::fs::filesystem::{FileSystem, ReadDirRequest};
@@ -78,8 +78,18 @@ mod inside {
 
     impl Drop for Mounts {
         fn drop(&mut self) {
-            while let Some(at) = self.0.pop() {
-                let _ = Command::new("umount").arg("-l").arg(at).status();
+            for at in self.0.iter().rev() {
+                let mut umount = Command::new("umount");
+                // It may have been unmounted by the test already.
+                umount.arg("-l").arg(at).stderr(Stdio::null());
+                let _ = umount.status();
+            }
+            // The shares were dropped before, and could not remove what was mounted on.
+            for at in &self.0 {
+                let mut above = at.ancestors().skip_while(|path| !path.ends_with("share"));
+                if let Some(base) = above.nth(1) {
+                    let _ = fs::remove_dir_all(base);
+                }
             }
         }
     }
