@@ -191,7 +191,7 @@ run_test() {
     ask $((TEST_LIMIT_S + 20)) test "$name" "$TEST_LIMIT_S" || return 1
     [[ -r $host ]] || return 0
     # shellcheck disable=SC2016 # the inner shell expands it
-    if ! (cd "$SHARE/t/$name" && env "REPO_DIR=$REPO_DIR" "${SUITE_SETTINGS[@]}" bash -euo pipefail -c '. "$0"; . "$1"' \
+    if ! (cd "$SHARE/t/$name" && env "REPO_DIR=$REPO_DIR" "DAEMON_LOG=$DAEMON_LOG" "${SUITE_SETTINGS[@]}" bash -euo pipefail -c '. "$0"; . "$1"' \
         "$REPO_DIR/tests/guest/lib.sh" "$host") >"$RUN_DIR/host.log" 2>&1; then
         printf '      on the host:\n'
         sed 's/^/      /' "$RUN_DIR/host.log" | tail -n 20

@@ -6,6 +6,8 @@
 #   $SCRATCH  a directory of the guest's own, outside the share
 #   $QUEUES   the number of request queues
 #   $DAEMON_OPTIONS  the options that the daemon was started with
+#   $DAEMON_TRACES   "yes" if the daemon's log shows each request
+#   $DAEMON_LOG      (on the host) that log
 # NN-name.host.sh, where there is one, runs on the host when the first part has
 # passed, in the same directory of the share. Both run with "set -euo pipefail";
 # a test has failed when its status is not 0.
