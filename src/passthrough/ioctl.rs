@@ -114,7 +114,7 @@ impl PassthroughFs {
         match request.caller.uid {
             None | Some(GuestUid::ROOT) => Ok(()),
             Some(uid) => {
-                let attr = self.node_attr(request.node, Some(request.handle))?.attr;
+                let attr = self.node_attr(request.node, None)?.attr;
                 if attr.uid == uid {
                     Ok(())
                 } else {

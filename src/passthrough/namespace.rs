@@ -68,9 +68,9 @@ impl PassthroughFs {
         })
     }
 
-    /// Runs `step` as the caller, looks the new name up and labels what it finds. Linux gives no descriptor for what
-    /// these calls make, so the name may lead to something else by then; that something is
-    /// refused if it is not of the type that was made.
+    /// Runs `step` as the caller, looks the new name up and labels what it finds. Linux gives no
+    /// descriptor for what these calls make, so the name may lead to something else by then; that
+    /// something is refused if it is not of the type that was made.
     ///
     /// # Errors
     /// `EOVERFLOW` for a caller without ids, `EPERM` for one that the policy forbids, `EBADF`,
@@ -92,17 +92,20 @@ impl PassthroughFs {
             name: new.name.as_c_str(),
         };
         self.make_as(&caller, new.umask, || step(at))?;
-        let entry = self.pin_in(&parent, new.name).inspect_err(|_| {
+        // Without its labels it must not stay.
+        let undo = || {
             if !contexts.is_empty() {
                 remove_unpinned(at, file_type);
             }
-        })?;
+        };
+        let entry = self.pin_in(&parent, new.name).inspect_err(|_| undo())?;
         if FileType::of_mode(entry.attr.mode) != file_type {
             return Err(Errno::ESTALE);
         }
         if !contexts.is_empty() {
             let inode = self.inode_of(&entry)?;
-            self.label_or_remove(at, inode.reach()?.as_fd(), contexts)?;
+            let made = inode.reach().inspect_err(|_| undo())?;
+            self.label_or_remove(at, made.as_fd(), contexts)?;
         }
         Ok(entry)
     }

@@ -6,7 +6,7 @@ use super::share::{
     Guest, NO_HANDLE, NOTHING_LEFT, ROOT, caller, is_root_or_says_why_not, own_caller, released,
 };
 use crate::fs::filesystem::{FileSystem, IoctlRequest, OpenNode};
-use crate::fs::types::Caller;
+use crate::fs::types::{Caller, HandleId};
 use crate::passthrough::settings::{CachePolicy, IoctlRights, Settings};
 use crate::sys::errno::{Errno, Result};
 use crate::sys::ioctl::{self, InodeFlags};
@@ -293,4 +293,31 @@ fn verity_is_for_who_may_write_or_is_trusted() {
         guest.close(file);
         assert_eq!(guest.leftovers(), NOTHING_LEFT);
     }
+}
+
+#[test]
+fn flags_are_read_without_an_open_file_where_there_are_none() {
+    let guest = Guest::with(Settings {
+        no_open: true,
+        no_opendir: true,
+        ..Settings::new(CachePolicy::Always)
+    });
+    guest.share.write("file", b"");
+    let file = guest.lookup(ROOT, c"file");
+    for node in [ROOT, file] {
+        let unopened = OpenNode {
+            node,
+            handle: HandleId::new(0),
+        };
+        let test = "flags_are_read_without_an_open_file_where_there_are_none";
+        if !has_flags_or_says_so(&guest, unopened, test) {
+            return;
+        }
+        let before = flags(&guest, unopened).unwrap();
+        let set = set_flags(&guest, unopened, before | NODUMP, own_caller());
+        assert_eq!(set, Ok(0));
+        assert_eq!(flags(&guest, unopened), Ok(before | NODUMP));
+    }
+    guest.forget(file);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
