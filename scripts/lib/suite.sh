@@ -17,6 +17,8 @@ readonly SUITE_OPTIONS=(--xattr)
 # Lines NAME=VALUE that the tests shall find in their environment, in the guest
 # and on the host.
 SUITE_SETTINGS=()
+# The directory that is shared.
+SHARE=
 # Programs for the guest; the tests find them in PATH.
 SUITE_TOOLS=()
 
@@ -58,10 +60,18 @@ verdict() {
 # ask LIMIT_S COMMAND...: sends a command to the guest and waits until it is
 # done. Prints its output when it fails.
 ask() {
-    local limit_s=$1 end output=()
-    shift
+    tell "${@:2}" && hear "$1"
+}
+
+tell() {
     [[ $GUEST == up ]] || return 1
     printf '%s\n' "$*" >&"$CONTROL_IN"
+}
+
+# hear LIMIT_S: waits for the end of what the guest was told to do.
+hear() {
+    local limit_s=$1 end output=()
+    [[ $GUEST == up ]] || return 1
     end=$((SECONDS + limit_s))
     while ((SECONDS < end)); do
         if ! control_line 2; then
@@ -114,32 +124,35 @@ wait_ready() {
     return 1
 }
 
-# suite_up LABEL QUEUES [DAEMON-OPTION...]: a daemon on a fresh directory, and a
-# guest that has it mounted.
+# suite_up LABEL QUEUES [DAEMON-OPTION...]: a daemon on the directory SHARE, or on a
+# fresh one if there is none, and a guest that has it mounted.
 suite_up() {
+    suite_boot "$@"
+    timed boot boot_and_mount
+}
+
+# The same without waiting until the guest is there.
+suite_boot() {
     local label=$1 queues=$2 tree=$RUN_DIR/suite-tree
     shift 2
     SUITE_LABEL=$label
     SUITE_QUEUES=$queues
     GUEST=off
-    # On a disk: some of what is tested is not to be had on a tmpfs.
-    SHARE=$(mktemp -d /var/tmp/virtiofsd-share.XXXXXX)
-    chmod 755 "$SHARE"
-    at_end remove_share
-    CONSOLE=$RUN_DIR/console.log
+    : "${VM_DIR:=$RUN_DIR}"
+    [[ -n $SHARE ]] || make_share
+    CONSOLE=$VM_DIR/console.log
     : >"$CONSOLE"
-    rm -f "$RUN_DIR/fs.sock"
+    rm -f "$VM_DIR/fs.sock"
 
     new_initramfs "$tree"
     fill_payload "$tree/payload"
-    pack_initramfs "$tree" "$RUN_DIR/suite.cpio"
+    pack_initramfs "$tree" "$VM_DIR/suite.cpio"
     rm -rf "$tree"
 
     start_daemon "$SHARE" "${SUITE_OPTIONS[@]}" "$@"
     say "booting the test guest, $label ($ACCEL)"
-    start_qemu "$CONSOLE" "$RUN_DIR/suite.cpio" "try.mode=agent" "$queues" 1024 \
+    start_qemu "$CONSOLE" "$VM_DIR/suite.cpio" "try.mode=agent" "$queues" 1024 \
         -drive "file=$ROOTFS_IMAGE,format=raw,if=none,id=root,readonly=on" -device virtio-blk-pci,drive=root
-    timed boot boot_and_mount
 }
 
 fill_payload() {
@@ -164,10 +177,19 @@ suite_down() {
     stop_process "$QEMU_PID"
     stop_process "$DAEMON_PID"
     close_channels
-    remove_share
 }
 
-remove_share() { [[ -z ${SHARE:-} ]] || rm -rf "$SHARE"; }
+# On a disk: some of what is tested is not to be had on a tmpfs.
+make_share() {
+    SHARE=$(mktemp -d /var/tmp/virtiofsd-share.XXXXXX)
+    chmod 755 "$SHARE"
+    at_end remove_share
+}
+
+remove_share() {
+    [[ -z $SHARE ]] || rm -rf "$SHARE"
+    SHARE=
+}
 
 # timed NAME COMMAND...: runs one check and books its verdict.
 timed() {

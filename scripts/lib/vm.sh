@@ -7,12 +7,34 @@
 # FIFOs NAME.in and NAME.out; they are held open here for reading and writing,
 # which keeps either side from blocking or seeing an end of file.
 #
-# In: RUN_DIR, KERNEL_IMAGE, ACCEL_ARGS.
+# In: VM_DIR (a directory for sockets and logs; RUN_DIR unless set), KERNEL_IMAGE,
+# ACCEL_ARGS.
 # Out: DAEMON, DAEMON_PID, DAEMON_LOG, QEMU_PID, CONTROL_LINE.
+#
+# All of it is about one pair. A script that wants several gives each a name, and
+# says with use_vm which of them is meant from then on.
 
 DAEMON_PID=
 QEMU_PID=
 DAEMON_LOG=
+VM_DIR=
+
+readonly VM_VARIABLES="VM_DIR DAEMON_PID DAEMON_LOG QEMU_PID CONTROL_IN QMP_IN CONTROL_LOG
+    CONTROL_LINE CONTROL_PART CHANNEL_PIDS GUEST CONSOLE SUITE_LABEL"
+VM_NAME=
+declare -A VM_SAVED
+
+# use_vm NAME
+use_vm() {
+    local variable
+    for variable in $VM_VARIABLES; do
+        VM_SAVED[$VM_NAME.$variable]=${!variable:-}
+        printf -v "$variable" '%s' "${VM_SAVED[$1.$variable]:-}"
+    done
+    VM_NAME=$1
+    VM_DIR=$RUN_DIR/vm-$1
+    mkdir -p "$VM_DIR"
+}
 
 need_qemu() { need_packages qemu-system-x86 cpio xz-utils; }
 
@@ -34,15 +56,16 @@ find_daemon() {
 start_daemon() {
     local dir=$1 tries extra
     shift
-    DAEMON_LOG=$RUN_DIR/daemon.log
+    : "${VM_DIR:=$RUN_DIR}"
+    DAEMON_LOG=$VM_DIR/daemon.log
     # Split at blanks on purpose: it holds several options.
     read -r -a extra <<<"${VIRTIOFSD_ARGS:-}"
-    with_leash "$DAEMON" --socket-path "$RUN_DIR/fs.sock" --shared-dir "$dir" --sandbox none \
+    with_leash "$DAEMON" --socket-path "$VM_DIR/fs.sock" --shared-dir "$dir" --sandbox none \
         "$@" "${extra[@]}" </dev/null >"$DAEMON_LOG" 2>&1 &
     DAEMON_PID=$!
     own_process "$DAEMON_PID"
     for ((tries = 0; tries < 100; tries++)); do
-        [[ -S $RUN_DIR/fs.sock ]] && return 0
+        [[ -S $VM_DIR/fs.sock ]] && return 0
         is_running "$DAEMON_PID" || break
         sleep 0.1
     done
@@ -59,25 +82,25 @@ show_daemon_log() {
 # Makes the FIFOs: CONTROL_IN and QMP_IN are for writing, CONTROL_LOG is what the
 # guest said.
 make_channels() {
-    local log=$RUN_DIR/control.log
-    rm -f "$RUN_DIR"/{control,qmp}.{in,out}
-    mkfifo "$RUN_DIR"/{control,qmp}.{in,out}
-    exec {CONTROL_IN}<>"$RUN_DIR/control.in" {QMP_IN}<>"$RUN_DIR/qmp.in"
+    local log=$VM_DIR/control.log
+    rm -f "$VM_DIR"/{control,qmp}.{in,out}
+    mkfifo "$VM_DIR"/{control,qmp}.{in,out}
+    exec {CONTROL_IN}<>"$VM_DIR/control.in" {QMP_IN}<>"$VM_DIR/qmp.in"
     : >"$log"
     exec {CONTROL_LOG}<"$log"
     # Opened for writing too: cat is not to wait for QEMU, nor to end before it.
-    with_leash cat <>"$RUN_DIR/control.out" >>"$log" &
-    CHANNEL_PIDS=($!)
-    with_leash cat <>"$RUN_DIR/qmp.out" >"$RUN_DIR/qmp.log" &
-    CHANNEL_PIDS+=($!)
-    own_process "${CHANNEL_PIDS[0]}"
-    own_process "${CHANNEL_PIDS[1]}"
+    with_leash cat <>"$VM_DIR/control.out" >>"$log" &
+    CHANNEL_PIDS=$!
+    own_process $!
+    with_leash cat <>"$VM_DIR/qmp.out" >"$VM_DIR/qmp.log" &
+    CHANNEL_PIDS+=" $!"
+    own_process $!
     CONTROL_LINE='' CONTROL_PART=''
 }
 
 close_channels() {
     local pid
-    for pid in "${CHANNEL_PIDS[@]}"; do
+    for pid in $CHANNEL_PIDS; do
         stop_process "$pid"
     done
     exec {CONTROL_IN}>&- {QMP_IN}>&- {CONTROL_LOG}<&-
@@ -105,22 +128,22 @@ start_qemu() {
         -nodefaults -no-user-config -display none -name virtiofsd-guest \
         "${ACCEL_ARGS[@]}" -smp "$cpus" -m "$size_mib" \
         -object "memory-backend-memfd,id=mem,size=${size_mib}M,share=on" -numa node,memdev=mem \
-        -chardev "socket,id=char0,path=$RUN_DIR/fs.sock" \
+        -chardev "socket,id=char0,path=$VM_DIR/fs.sock" \
         -device "vhost-user-fs-pci,chardev=char0,tag=share,queue-size=1024,num-request-queues=$queues" \
         -kernel "$KERNEL_IMAGE" -initrd "$initramfs" \
         -append "console=ttyS0 quiet loglevel=3 panic=-1 $append" \
         "${console[@]}" -serial chardev:console \
-        -chardev "pipe,id=control,path=$RUN_DIR/control" -serial chardev:control \
-        -chardev "pipe,id=qmp,path=$RUN_DIR/qmp" -mon chardev=qmp,mode=control \
-        "$@" <"$stdin" 2>"$RUN_DIR/qemu.log" &
+        -chardev "pipe,id=control,path=$VM_DIR/control" -serial chardev:control \
+        -chardev "pipe,id=qmp,path=$VM_DIR/qmp" -mon chardev=qmp,mode=control \
+        "$@" <"$stdin" 2>"$VM_DIR/qemu.log" &
     QEMU_PID=$!
     own_process "$QEMU_PID"
 }
 
 show_qemu_log() {
-    [[ -s $RUN_DIR/qemu.log ]] || return 0
+    [[ -s $VM_DIR/qemu.log ]] || return 0
     note "QEMU said:"
-    tail -n 10 "$RUN_DIR/qemu.log" | sed 's/^/      /' >&2
+    tail -n 10 "$VM_DIR/qemu.log" | sed 's/^/      /' >&2
 }
 
 # qmp COMMAND...: sent without waiting for the answers (they are in qmp.log);

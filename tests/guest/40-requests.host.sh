@@ -14,11 +14,8 @@ awk '
         sub(/ .*/, "", opcode)
     }
     opcode == "FORGET" || opcode == "BATCH_FORGET" { next }
-    opcode == "STATFS" {
-        if (++run == 7) { marks = 0; delete counts } else marks++
-        next
-    }
-    { run = 0 }
+    opcode == "FSYNCDIR" { marks = 0; delete counts }
+    opcode == "STATFS" { marks++; next }
     marks % 2 == 1 { counts[names[(marks + 1) / 2] "\t" opcode]++ }
     END { for (key in counts) print key "\t" counts[key] }
 ' parts "$DAEMON_LOG" | sort >counts
@@ -44,9 +41,9 @@ mode=auto opens=yes opens_directories=yes
 # Names that are missing, links.
 once "missing 1" LOOKUP
 once "link 1" READLINK
-case $mode in
-auto | never) once "missing 2" LOOKUP ;;
-*) never "missing 2" LOOKUP ;;
+case "$mode $DAEMON_OPTIONS" in
+always* | metadata* | *--negative-timeout=[1-9]*) never "missing 2" LOOKUP ;;
+*) once "missing 2" LOOKUP ;;
 esac
 case $mode in
 never) once "link 2" READLINK ;;

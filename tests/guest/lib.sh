@@ -15,6 +15,7 @@
 # The tests in proof/ belong to scripts/fs-proof, and also have
 #   $MODE     its name for how the share is served
 #   $TOOLS    (on the host) the directory of the programs that the guest has in PATH
+# Those in twin/ belong to scripts/two-guests; twin/lib.sh says what they have.
 
 fail() {
     printf 'fail: %s\n' "$*" >&2

@@ -19,6 +19,8 @@ declare -A LESS=(
 known=" $(stress-ng --stressors) "
 for stressor in $STRESSORS; do
     [[ $known == *" $stressor "* ]] || fail "not in this stress-ng: $stressor"
+    # Seen only when the test fails, or is not done in time.
+    echo "$stressor, after $SECONDS s"
     mkdir "$stressor"
     status=0
     # shellcheck disable=SC2086 # a list of words
