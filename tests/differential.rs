@@ -23,6 +23,8 @@ use common::Rng;
 use common::client::Client;
 use common::frontend::Setup;
 use common::memory::MemoryLayout;
+use common::request::init;
+use common::session::Init;
 use common::share::Share;
 use side::{Outcome, Side};
 use steps::Step;
@@ -119,7 +121,15 @@ fn run(pair: &Pair, steps: &[Step]) -> Result<(), Difference> {
             .args(&["--xattr"])
             .args(pair[index])
             .memory(MemoryLayout::one(8 << 20));
-        Side::new(Client::mount(&setup, &shares[index]))
+        let mut client = Client::attach(setup.boot(&shares[index].path()));
+        // A guest that exports the mount finds what it has forgotten under its old number, if
+        // there are file handles; without them it gets a new one.
+        let guest = Init {
+            flags: Init::default().flags & !init::EXPORT_SUPPORT,
+            ..Init::default()
+        };
+        client.session.init_with(&guest).expect("a session");
+        Side::new(client)
     });
     let plus = sides.iter().all(Side::offers_plus);
     sides.iter_mut().for_each(|side| side.use_plus(plus));
