@@ -50,8 +50,7 @@ pub(crate) enum InodeFileHandles {
     /// Use file handles where descriptors run out, if the file system and the rights of the
     /// daemon allow it.
     Prefer,
-    /// Fail to start where that is not possible, and keep no descriptors of files that are not
-    /// open.
+    /// The same, but fail to start where that is not possible.
     Mandatory,
     /// Deprecated spelling of "prefer".
     #[value(hide = true)]
