@@ -12,8 +12,11 @@ use std::sync::Arc;
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
 use crate::passthrough::setup::SetupError;
+use crate::process::capabilities::CapabilityChanges;
 use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
+use crate::process::sandbox::SandboxSettings;
+use crate::process::seccomp::SeccompAction;
 use crate::server::Server;
 use crate::server::gate_read_only::ReadOnlyGate;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
@@ -32,6 +35,16 @@ pub struct DaemonConfig {
     pub device: DeviceSettings,
     /// Refuse every change.
     pub read_only: bool,
+    /// The group of the socket file, by name or number; needs [`SocketSource::Path`].
+    pub socket_group: Option<String>,
+    /// How the daemon is confined.
+    pub sandbox: SandboxSettings,
+    /// What happens at system calls that the daemon never makes.
+    pub seccomp: SeccompAction,
+    /// Capabilities beyond, or short of, the usual ones.
+    pub capability_changes: CapabilityChanges,
+    /// Return to the caller when the socket is ready, and serve in the background.
+    pub daemonize: bool,
     /// The limit of open descriptors to set; `None` for as many as the host gives up to
     /// [`NOFILE_TARGET`](crate::sys::process::NOFILE_TARGET), `Some(0)` to leave it alone.
     pub rlimit_nofile: Option<u64>,

@@ -33,7 +33,11 @@ pub use passthrough::settings::{
     CachePolicy, HandlePolicy, IoctlRights, NOFILE_MIN, Negotiation, Settings as ShareSettings,
     guest_fds_for_limit,
 };
+pub use process::capabilities::CapabilityChanges;
 pub use process::listener::SocketSource;
 pub use process::logging::start as start_logging;
+pub use process::sandbox::id_maps::IdMapEntry;
+pub use process::sandbox::{SandboxMode, SandboxSettings};
+pub use process::seccomp::SeccompAction;
 pub use transport::DeviceSettings;
 pub use xattr_map::XattrMap;

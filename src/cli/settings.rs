@@ -6,12 +6,15 @@
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
 use virtiofsd::{
-    CachePolicy, DaemonConfig, DeviceSettings, HandlePolicy, IoctlRights,
-    Negotiation as ShareNegotiation, ShareSettings, SocketSource,
+    CachePolicy, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy, IoctlRights,
+    Negotiation as ShareNegotiation, SandboxMode, SandboxSettings, SeccompAction, ShareSettings,
+    SocketSource,
 };
 
 use super::legacy;
-use super::options::{Cache, InodeFileHandles, Negotiation, Options, SandboxMode};
+use super::options::{
+    Cache, InodeFileHandles, Negotiation, Options, SandboxMode as TypedSandboxMode,
+};
 use super::share_options::MetadataOptions;
 
 /// Request queues that the configuration space announces: as many as the device serves.
@@ -40,7 +43,7 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
             "option '{name}' is not available in this version of virtiofsd; leave it out"
         )));
     }
-    if options.sandbox != SandboxMode::None {
+    if options.sandbox != TypedSandboxMode::None {
         return Err(refuse(
             "only '--sandbox none' is available in this version of virtiofsd: the default mode, \
              'namespace', and 'chroot' are not built yet. If the daemon may run with all rights \
@@ -76,6 +79,14 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
             share,
             device,
             read_only: options.readonly,
+            socket_group: None,
+            sandbox: SandboxSettings {
+                mode: SandboxMode::None,
+                ..SandboxSettings::default()
+            },
+            seccomp: SeccompAction::None,
+            capability_changes: CapabilityChanges::default(),
+            daemonize: false,
             rlimit_nofile: options.descriptors.rlimit_nofile,
         },
         log_level: match options.compat_debug {

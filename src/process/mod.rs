@@ -1,6 +1,10 @@
-//! The process itself: its log, its socket, its pid file. Knows nothing of files or guests.
+//! The process itself: its log, its socket, its pid file, its confinement. Knows nothing of files
+//! or guests.
 
+pub mod capabilities;
 pub mod limits;
 pub mod listener;
 pub mod logging;
 pub mod pid_file;
+pub mod sandbox;
+pub mod seccomp;
