@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -46,8 +46,17 @@ pub struct Listener {
 /// whose lock protects it.
 #[derive(Debug)]
 pub struct CreatedSocket {
+    socket_file: SocketFile,
+    pid_file: PidFile,
+}
+
+/// The name of a socket in the file system; removed when dropped, if it is still the same.
+#[derive(Debug)]
+struct SocketFile {
     path: PathBuf,
-    _pid_file: PidFile,
+    /// Device and inode number; `None` when they could not be learned, or the file is not ours
+    /// to remove.
+    identity: Option<(u64, u64)>,
 }
 
 /// A connection, with the files that mark the daemon as taken.
@@ -168,10 +177,18 @@ impl Listener {
         Ok(Listener {
             socket,
             created: Some(CreatedSocket {
-                path: path.to_owned(),
-                _pid_file: pid_file,
+                socket_file: SocketFile::new(path),
+                pid_file,
             }),
         })
+    }
+
+    /// The socket, and the files that were made for it (none with an inherited socket). A
+    /// process that serves in a child keeps the files itself, so that they are removed at the
+    /// end whatever the child can still reach.
+    #[must_use]
+    pub fn into_parts(self) -> (UnixListener, Option<CreatedSocket>) {
+        (self.socket, self.created)
     }
 
     /// Waits for the front end and stops listening: a second one is refused by the kernel at
@@ -180,23 +197,55 @@ impl Listener {
     /// # Errors
     /// [`ListenError::Accept`].
     pub fn accept(self) -> Result<Connection, ListenError> {
-        loop {
-            match self.socket.accept() {
-                Ok((stream, _)) => {
-                    return Ok(Connection {
-                        stream,
-                        files: self.created,
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) => return Err(ListenError::Accept(error)),
-            }
+        let (socket, files) = self.into_parts();
+        accept_on(&socket).map(|stream| Connection { stream, files })
+    }
+}
+
+/// Waits for the front end. Drop the socket then: a second front end is refused by the kernel at
+/// once instead of waiting for an answer that never comes.
+///
+/// # Errors
+/// [`ListenError::Accept`].
+pub fn accept_on(socket: &UnixListener) -> Result<UnixStream, ListenError> {
+    loop {
+        match socket.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(ListenError::Accept(error)),
         }
     }
 }
 
-impl Drop for CreatedSocket {
+impl CreatedSocket {
+    /// Forgets the files without removing them, for a forked child whose parent keeps them. The
+    /// descriptor of the pid file is closed, so that the child cannot write to it; the lock stays
+    /// with the parent.
+    pub fn disown(mut self) {
+        self.socket_file.identity = None;
+        self.pid_file.disown();
+    }
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        SocketFile {
+            path: path.to_owned(),
+            identity: fs::symlink_metadata(path)
+                .ok()
+                .map(|metadata| (metadata.dev(), metadata.ino())),
+        }
+    }
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
+        let now = fs::symlink_metadata(&self.path)
+            .ok()
+            .map(|metadata| (metadata.dev(), metadata.ino()));
+        if self.identity.is_none() || self.identity != now {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::debug!("cannot remove {}: {error}", self.path.display());
         }
@@ -245,6 +294,50 @@ fn is_listening(table: &[u8], path: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn temp_path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("virtiofsd-{name}-{}", std::process::id()))
+    }
+
+    fn opened(path: &Path) -> (UnixListener, CreatedSocket) {
+        let source = SocketSource::Path(path.to_owned());
+        let (socket, files) = Listener::open(&source).unwrap().into_parts();
+        (socket, files.unwrap())
+    }
+
+    #[test]
+    fn disowned_files_stay_and_owned_ones_go() {
+        let path = temp_path("disowned");
+        let pid_path = PathBuf::from(format!("{}.pid", path.display()));
+        let (_socket, files) = opened(&path);
+        files.disown();
+        let stayed = (path.exists(), pid_path.exists());
+        fs::remove_file(&path).unwrap();
+        let (_socket, files) = opened(&path);
+        drop(files);
+        assert_eq!(stayed, (true, true));
+        assert_eq!((path.exists(), pid_path.exists()), (false, false));
+    }
+
+    #[test]
+    fn a_file_that_took_the_place_of_the_socket_stays() {
+        let path = temp_path("replaced");
+        let (_socket, files) = opened(&path);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "somebody else's").unwrap();
+        drop(files);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(text, "somebody else's");
+    }
+
+    #[test]
+    fn accept_on_takes_a_front_end() {
+        let path = temp_path("accepted");
+        let (socket, _files) = opened(&path);
+        let _front_end = UnixStream::connect(&path).unwrap();
+        assert!(accept_on(&socket).is_ok());
+    }
 
     const TABLE: &[u8] = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
         0000000000000000: 00000002 00000000 00010000 0001 01 13284 /run/a b.sock\n\

@@ -19,6 +19,7 @@ const ATTEMPTS_MAX: usize = 8;
 pub struct PidFile {
     path: PathBuf,
     _locked: File,
+    is_ours: bool,
 }
 
 /// Why there is no pid file.
@@ -86,9 +87,16 @@ impl PidFile {
             return Ok(PidFile {
                 path,
                 _locked: file,
+                is_ours: true,
             });
         }
         Err(PidFileError::InUse(path))
+    }
+
+    /// Leaves the file to another process that has it open, too: it is not removed when this
+    /// value is dropped, and the lock stays with the other one.
+    pub fn disown(&mut self) {
+        self.is_ours = false;
     }
 }
 
@@ -101,6 +109,9 @@ fn is_at_path(file: &File, path: &Path) -> bool {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
+        if !self.is_ours {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::debug!("cannot remove {}: {error}", self.path.display());
         }
