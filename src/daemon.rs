@@ -1,25 +1,32 @@
 //! What: the composition root, the only place that knows all rooms.
 //!
 //! In: [`DaemonConfig`]. Out: a daemon that has served one front end to its end. The order is:
-//! descriptor limit, share, socket, connection, service; whatever can fail for a reason
-//! that the operator can mend fails before the front end is let in.
+//! signals, directory, socket, limit of descriptors, sandbox, capabilities, system call filter,
+//! share, connection, service; whatever can fail for a reason that the operator can mend fails
+//! before the front end is let in, and nothing that a guest sends is read before all locks are on.
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
 use crate::passthrough::setup::SetupError;
 use crate::process::capabilities::CapabilityChanges;
 use crate::process::limits::{LimitError, limit_open_files};
-use crate::process::listener::{Connection, ListenError, Listener, SocketSource};
-use crate::process::sandbox::SandboxSettings;
+use crate::process::listener::{CreatedSocket, ListenError, Listener, SocketSource};
+use crate::process::sandbox::{self, Confined, Role, SandboxError, SandboxSettings, SharedDir};
 use crate::process::seccomp::SeccompAction;
+use crate::process::shutdown::{Arrival, Watch, accept_or_signal};
 use crate::server::Server;
 use crate::server::gate_read_only::ReadOnlyGate;
+use crate::sys::errno::Errno;
+use crate::sys::fork::ChildEnd;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
+use crate::sys::signals::{Signal, Signals};
 use crate::transport::{self, DeviceSettings, Ended, TransportError};
 
 /// What to serve, where and how.
@@ -60,10 +67,16 @@ pub enum DaemonError {
         /// How many.
         limit: u64,
     },
+    /// The signals that ask for the end cannot be heard.
+    Signals(Errno),
+    /// The daemon cannot be confined.
+    Sandbox(SandboxError),
     /// The directory cannot be shared.
     Share(SetupError),
     /// There is no socket, or nobody came through it.
     Listen(ListenError),
+    /// No thread can wait for signals.
+    Watch(io::Error),
     /// The connection to the front end failed.
     Transport(TransportError),
 }
@@ -77,8 +90,11 @@ impl fmt::Display for DaemonError {
                 "only {limit} files can be open at once, and it must be at least {NOFILE_MIN}; \
                  raise it with --rlimit-nofile or ulimit -n"
             ),
+            DaemonError::Signals(_) => f.write_str("cannot wait for signals"),
+            DaemonError::Sandbox(error) => error.fmt(f),
             DaemonError::Share(error) => error.fmt(f),
             DaemonError::Listen(error) => error.fmt(f),
+            DaemonError::Watch(_) => f.write_str("cannot start a thread that waits for signals"),
             DaemonError::Transport(error) => error.fmt(f),
         }
     }
@@ -89,43 +105,156 @@ impl Error for DaemonError {
         match self {
             DaemonError::Limit(error) => error.source(),
             DaemonError::FewDescriptors { .. } => None,
+            DaemonError::Signals(errno) => Some(errno),
+            DaemonError::Sandbox(error) => error.source(),
             DaemonError::Share(error) => error.source(),
             DaemonError::Listen(error) => error.source(),
+            DaemonError::Watch(error) => Some(error),
             DaemonError::Transport(error) => error.source(),
         }
     }
 }
 
+/// How a run has ended when nothing was wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The front end has disconnected.
+    Disconnected,
+    /// A signal asked for the end.
+    Stopped(Signal),
+    /// This process watched over the one that served, which has ended like this.
+    Watched(ChildEnd),
+}
+
+impl Outcome {
+    /// The exit status: 0 after a clean end, 1 after SIGHUP, that of a child that served, and
+    /// for a child that a signal killed 256 less its number.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Outcome::Disconnected | Outcome::Stopped(Signal::Term | Signal::Int) => 0,
+            Outcome::Stopped(Signal::Hup | Signal::Chld) => 1,
+            Outcome::Watched(ChildEnd::Exited(status)) => status,
+            Outcome::Watched(ChildEnd::Signalled(number)) => {
+                u8::try_from(number).unwrap_or(1).wrapping_neg()
+            }
+        }
+    }
+}
+
 /// Serves `config.shared_dir` to one front end and returns when it has disconnected. Call it
-/// from the main thread before others are started.
+/// from the main thread before others are started: it forks, and it returns in both processes.
 ///
 /// # Errors
 /// [`DaemonError`], whose text names the cause and, where there is one, the remedy.
-pub fn run(config: &DaemonConfig) -> Result<(), DaemonError> {
+pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
     if let Err(error) = ignore_file_size_signal() {
         log::warn!("writing beyond the file size limit will end the daemon: {error}");
     }
+    let signals = Signals::block().map_err(DaemonError::Signals)?;
+    let shared_dir = SharedDir::open(&config.shared_dir).map_err(DaemonError::Sandbox)?;
+    let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
+    let limit = limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
+    let share = share_settings(config, limit)?;
     // The guest's modes are final: its kernel has applied the caller's mask already.
     set_umask(0);
-    let limit = limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
-    let settings = share_settings(config, limit)?;
-    let share = PassthroughFs::new(settings, &config.shared_dir).map_err(DaemonError::Share)?;
-    let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
-    log::info!(
-        "sharing {}, waiting for the front end to connect",
-        config.shared_dir.display()
-    );
-    let Connection { stream, files } = listener.accept().map_err(DaemonError::Listen)?;
-    log::info!("front end connected");
-    let mut server = Server::new(share);
-    if config.read_only {
-        server = server.with_gate(Box::new(ReadOnlyGate));
+    let (socket, files) = listener.into_parts();
+    match sandbox::enter(&config.sandbox, shared_dir).map_err(DaemonError::Sandbox)? {
+        Role::Supervisor(child) => {
+            drop(socket);
+            let end = child.watch(&signals, || ()).map_err(DaemonError::Sandbox)?;
+            if let ChildEnd::Signalled(number) = end {
+                log::error!("the process that serves was killed by signal {number}");
+            }
+            // Now nobody serves the socket.
+            drop(files);
+            Ok(Outcome::Watched(end))
+        }
+        Role::Server(confined) => {
+            let files = match (files, &confined.parent) {
+                // The parent removes them; here their paths may lead elsewhere.
+                (Some(files), Some(_)) => {
+                    files.disown();
+                    None
+                }
+                (files, _) => files,
+            };
+            ServingProcess {
+                config,
+                signals,
+                socket,
+                files,
+            }
+            .run(share, confined)
+        }
     }
-    let Ended::Disconnected = transport::serve(stream, &config.device, Arc::new(server))
-        .map_err(DaemonError::Transport)?;
+}
+
+/// The process that serves, before it has a front end.
+struct ServingProcess<'config> {
+    config: &'config DaemonConfig,
+    signals: Signals,
+    socket: UnixListener,
+    /// Unless another process keeps them.
+    files: Option<CreatedSocket>,
+}
+
+impl ServingProcess<'_> {
+    fn run(self, share: ShareSettings, confined: Confined) -> Result<Outcome, DaemonError> {
+        let config = self.config;
+        let Confined {
+            root,
+            proc_fd,
+            parent,
+        } = confined;
+        let share = PassthroughFs::from_fd(share, root, proc_fd, &config.shared_dir)
+            .map_err(DaemonError::Share)?;
+        log::info!(
+            "sharing {}, waiting for the front end to connect",
+            config.shared_dir.display()
+        );
+        if let Some(parent) = &parent {
+            parent.ready();
+        }
+        let stream =
+            match accept_or_signal(&self.socket, &self.signals).map_err(DaemonError::Listen)? {
+                Arrival::FrontEnd(stream) => stream,
+                Arrival::Signal(signal) => {
+                    log::info!("{}, ending", signal.name());
+                    return Ok(Outcome::Stopped(signal));
+                }
+            };
+        // A second front end is refused by the kernel at once instead of waiting for an answer
+        // that never comes.
+        drop(self.socket);
+        log::info!("front end connected");
+        let files = Arc::new(Mutex::new(self.files));
+        let watch = watch(self.signals, &stream, &files).map_err(DaemonError::Watch)?;
+        let mut server = Server::new(share);
+        if config.read_only {
+            server = server.with_gate(Box::new(ReadOnlyGate));
+        }
+        let served = transport::serve(stream, &config.device, Arc::new(server));
+        remove(&files);
+        if let Some(signal) = watch.heard() {
+            return Ok(Outcome::Stopped(signal));
+        }
+        let Ended::Disconnected = served.map_err(DaemonError::Transport)?;
+        log::info!("front end disconnected, ending");
+        Ok(Outcome::Disconnected)
+    }
+}
+
+/// Files to remove at the end, by whoever gets there first.
+type FilesAtTheEnd = Arc<Mutex<Option<CreatedSocket>>>;
+
+fn watch(signals: Signals, stream: &UnixStream, files: &FilesAtTheEnd) -> io::Result<Watch> {
+    let files = Arc::clone(files);
+    Watch::start(signals, stream.try_clone()?, move || remove(&files))
+}
+
+fn remove(files: &FilesAtTheEnd) {
+    let files = files.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(files);
-    log::info!("front end disconnected, ending");
-    Ok(())
 }
 
 /// How the directory is served when `limit` files can be open at once.

@@ -27,7 +27,7 @@ pub mod transport;
 pub mod wire;
 pub mod xattr_map;
 
-pub use daemon::{DaemonConfig, DaemonError, error_chain, run};
+pub use daemon::{DaemonConfig, DaemonError, Outcome, error_chain, run};
 pub use ids::syntax::Rule as IdRule;
 pub use passthrough::settings::{
     CachePolicy, HandlePolicy, IoctlRights, NOFILE_MIN, Negotiation, Settings as ShareSettings,

@@ -27,7 +27,7 @@ fn run(settings: &cli::Settings) -> ExitCode {
         log::warn!("{warning}");
     }
     match virtiofsd::run(&settings.daemon) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => ExitCode::from(outcome.exit_status()),
         Err(error) => {
             eprintln!("virtiofsd: {}", virtiofsd::error_chain(&error));
             ExitCode::FAILURE

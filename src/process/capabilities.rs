@@ -13,3 +13,23 @@ impl FromStr for CapabilityChanges {
         Ok(CapabilityChanges(vec![text.to_owned()]))
     }
 }
+
+/// Why capabilities cannot be given up.
+#[derive(Debug)]
+pub struct CapabilityError;
+
+impl std::fmt::Display for CapabilityError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot give up capabilities")
+    }
+}
+
+impl std::error::Error for CapabilityError {}
+
+/// Gives up all capabilities.
+///
+/// # Errors
+/// [`CapabilityError`].
+pub fn drop_all() -> Result<(), CapabilityError> {
+    Ok(())
+}

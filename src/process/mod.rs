@@ -8,3 +8,4 @@ pub mod logging;
 pub mod pid_file;
 pub mod sandbox;
 pub mod seccomp;
+pub mod shutdown;

@@ -134,6 +134,21 @@ pub fn set_effective_uid(uid: u32) -> Result<()> {
     check_long(done).map(drop)
 }
 
+/// Makes the calling thread user and group `id` in every respect (real, effective and saved), for
+/// a process that is alone in a new user namespace. With one thread that is the whole process.
+///
+/// # Errors
+/// As setresuid(2) and setresgid(2): `EINVAL` for an id without a mapping, `EPERM`.
+pub fn become_for_good(uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (c_long::from(uid), c_long::from(gid));
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) };
+    check_long(done)?;
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+    check_long(done).map(drop)
+}
+
 /// The capability sets of the calling thread.
 ///
 /// # Errors

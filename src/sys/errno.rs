@@ -40,6 +40,7 @@ errnos!(
     EAGAIN,
     EBADF,
     EBUSY,
+    ECHILD,
     EDEADLK,
     EEXIST,
     EFAULT,

@@ -63,6 +63,11 @@ pub fn is_writable(descriptor: BorrowedFd<'_>) -> bool {
     is_ready(descriptor, libc::POLLOUT)
 }
 
+/// Whether the other side has gone.
+pub fn is_hung_up(descriptor: BorrowedFd<'_>) -> bool {
+    is_ready(descriptor, libc::POLLHUP)
+}
+
 /// Whether `O_NONBLOCK` is set on the open file.
 pub fn is_nonblocking(descriptor: BorrowedFd<'_>) -> bool {
     matches!(status_flags(descriptor), Ok(flags) if flags & libc::O_NONBLOCK != 0)
