@@ -8,11 +8,13 @@
 pub mod control_socket;
 pub mod credentials;
 pub mod data;
+pub mod descriptors;
 pub mod dirent;
 pub mod errno;
 pub mod file_handle;
 pub mod fork;
 pub mod fs_type;
+pub mod group;
 pub mod ioctl;
 pub mod kernel;
 pub mod lock;

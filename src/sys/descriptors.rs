@@ -1,0 +1,108 @@
+//! What: which descriptors a program started from here would inherit (close_range(2), fcntl(2)).
+//!
+//! In: nothing, or a descriptor that somebody else made. Out: descriptors with FD_CLOEXEC. Does
+//! not: close anything; descriptors that the parent left open may be named on the command line.
+#![expect(unsafe_code, reason = "system calls")]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use crate::sys::errno::Errno;
+use crate::sys::{check, check_long};
+
+/// First number that is not standard input, output or error. The standard library has put
+/// /dev/null in the place of those that were closed before `main` runs.
+const FIRST_BEYOND_STDIO: RawFd = 3;
+
+/// `CLOSE_RANGE_CLOEXEC`: mark instead of close, Linux 5.11.
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// Marks every open descriptor above standard error as close-on-exec, so that no helper program
+/// gets what the parent happened to leave open. Call it before there are threads that open files.
+///
+/// # Errors
+/// On kernels before 5.11, when /proc/self/fd cannot be read.
+pub fn close_on_exec_beyond_stdio() -> io::Result<()> {
+    // SAFETY: takes no pointers; with CLOSE_RANGE_CLOEXEC it closes nothing, so no owner of a
+    // descriptor loses it.
+    let marked = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST_BEYOND_STDIO,
+            libc::c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    match check_long(marked) {
+        Ok(_) => Ok(()),
+        Err(_) => close_on_exec_one_by_one(),
+    }
+}
+
+/// The same for kernels that cannot mark a range.
+fn close_on_exec_one_by_one() -> io::Result<()> {
+    let names = fs::read_dir("/proc/self/fd")?;
+    // Collected first: reading the directory has a descriptor of its own open meanwhile.
+    let numbers: Vec<RawFd> = names
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number >= FIRST_BEYOND_STDIO)
+        .collect();
+    for number in numbers {
+        match mark(number) {
+            // The descriptor of the directory has gone by now.
+            Err(Errno::EBADF) | Ok(()) => (),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Marks one descriptor as close-on-exec, for those that arrive without.
+///
+/// # Errors
+/// As fcntl(2); not with an open descriptor.
+pub fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    mark(descriptor.as_raw_fd()).map_err(io::Error::from)
+}
+
+fn mark(number: RawFd) -> Result<(), Errno> {
+    // SAFETY: F_SETFD takes an int and fails with EBADF on anything not open; FD_CLOEXEC is the
+    // only flag there is, and changes nothing for this program.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    fn is_marked(file: &File) -> bool {
+        // SAFETY: F_GETFD takes no further argument; the descriptor is open.
+        let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) };
+        flags & libc::FD_CLOEXEC != 0
+    }
+
+    fn unmarked() -> File {
+        let file = File::open("/dev/null").unwrap();
+        // SAFETY: F_SETFD takes an int; the descriptor is open.
+        check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) }).unwrap();
+        assert!(!is_marked(&file));
+        file
+    }
+
+    #[test]
+    fn close_on_exec_marks_by_range_one_by_one_and_alone() {
+        let file = unmarked();
+        close_on_exec_beyond_stdio().unwrap();
+        assert!(is_marked(&file));
+        let file = unmarked();
+        close_on_exec_one_by_one().unwrap();
+        assert!(is_marked(&file));
+        let file = unmarked();
+        close_on_exec(file.as_fd()).unwrap();
+        assert!(is_marked(&file));
+    }
+}
