@@ -35,7 +35,7 @@ pub use passthrough::settings::{
 };
 pub use process::capabilities::CapabilityChanges;
 pub use process::listener::SocketSource;
-pub use process::logging::start as start_logging;
+pub use process::logging::{LogDestination, start as start_logging};
 pub use process::sandbox::id_maps::IdMapEntry;
 pub use process::sandbox::{SandboxMode, SandboxSettings};
 pub use process::seccomp::SeccompAction;

@@ -19,18 +19,27 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: &cli::Settings) -> ExitCode {
-    if let Err(error) = virtiofsd::start_logging(settings.log_level) {
+    let started = virtiofsd::start_logging(settings.log_level, settings.log_destination);
+    if let Err(error) = started {
         eprintln!("virtiofsd: cannot start logging: {error}");
         return ExitCode::FAILURE;
     }
-    for warning in &settings.warnings {
-        log::warn!("{warning}");
+    if let Err(why) = settings.announce() {
+        return fail(&why);
     }
     match virtiofsd::run(&settings.daemon) {
         Ok(outcome) => ExitCode::from(outcome.exit_status()),
-        Err(error) => {
-            eprintln!("virtiofsd: {}", virtiofsd::error_chain(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&virtiofsd::error_chain(&error)),
     }
+}
+
+/// One log line that says why; on standard error when even errors are not logged, since a
+/// failure without a reason helps nobody.
+fn fail(why: &str) -> ExitCode {
+    if log::log_enabled!(log::Level::Error) {
+        log::error!("{why}");
+    } else {
+        eprintln!("virtiofsd: {why}");
+    }
+    ExitCode::FAILURE
 }

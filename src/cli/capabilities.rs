@@ -6,6 +6,7 @@ pub(crate) const CAPABILITIES: &str = r#"{
   "type": "fs",
   "features": [
     "posix-acl-negotiation-mode",
+    "security-label-negotiation-mode",
     "separate-options"
   ]
 }"#;

@@ -4,6 +4,7 @@
 mod capabilities;
 mod legacy;
 mod options;
+mod process_options;
 mod settings;
 mod share_options;
 
@@ -24,12 +25,5 @@ pub(crate) enum Command {
 /// Reads the command line. Ends the program with status 2 and a message when it makes no sense,
 /// and with status 0 after `--help` and `--version`.
 pub(crate) fn parse() -> Command {
-    let options = options::Options::parse();
-    if options.print_capabilities {
-        return Command::PrintCapabilities;
-    }
-    match settings::check(options) {
-        Ok(settings) => Command::Run(Box::new(settings)),
-        Err(error) => error.exit(),
-    }
+    settings::command(options::Options::parse()).unwrap_or_else(|error| error.exit())
 }

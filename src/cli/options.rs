@@ -5,10 +5,12 @@
 //! need no change. Options of that daemon which this one does not have yet are known by name,
 //! so that they are refused with a reason instead of a guess at a typing mistake.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, ArgGroup, Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 
+use super::process_options::ProcessOptions;
 use super::share_options::{CachingOptions, DescriptorOptions, MetadataOptions, SemanticsOptions};
 
 /// Most threads that `--thread-pool-size` may ask for: far beyond any use, but low enough that
@@ -57,17 +59,6 @@ pub(crate) enum InodeFileHandles {
     Fallback,
 }
 
-/// How the daemon is confined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SandboxMode {
-    /// Own namespaces with the shared directory as root (not available yet).
-    Namespace,
-    /// Shared directory as root by chroot(2) (not available yet).
-    Chroot,
-    /// No confinement beyond the checks of the daemon itself.
-    None,
-}
-
 /// A virtio-fs vhost-user device: serves a host directory to a virtual machine.
 ///
 /// The daemon listens on a UNIX socket for one VMM (QEMU, libvirt, Cloud Hypervisor, crosvm) and
@@ -80,8 +71,7 @@ pub(crate) enum SandboxMode {
     max_term_width = 100,
     args_override_self = true,
     arg_required_else_help = true,
-    override_usage = "virtiofsd --shared-dir <DIR> <--socket-path <PATH>|--fd <FD>> [OPTIONS]",
-    group(ArgGroup::new("socket-source").args(["socket_path", "socket", "fd"]))
+    override_usage = "virtiofsd --shared-dir <DIR> <--socket-path <PATH>|--fd <FD>> [OPTIONS]"
 )]
 pub(crate) struct Options {
     /// Directory to share with the guest
@@ -109,8 +99,18 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH", hide = true)]
     pub(crate) socket: Option<PathBuf>,
 
-    /// Number of an inherited descriptor that is a listening UNIX socket
-    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(0..))]
+    /// Group of the socket, by name or number, whose members may connect, too (mode 0770 instead
+    /// of 0700)
+    #[arg(
+        long,
+        value_name = "GROUP",
+        conflicts_with_all = ["fd", "print_capabilities"]
+    )]
+    pub(crate) socket_group: Option<String>,
+
+    /// Number of an inherited descriptor that is a listening UNIX socket; 3 with a socket unit of
+    /// systemd
+    #[arg(long, value_name = "FD", conflicts_with_all = ["socket_path", "socket"])]
     pub(crate) fd: Option<i32>,
 
     /// Threads in the pool that serves requests; 0 serves each request in the thread of its queue
@@ -138,41 +138,20 @@ pub(crate) struct Options {
     #[command(flatten, next_help_heading = "Descriptors")]
     pub(crate) descriptors: DescriptorOptions,
 
-    /// Confinement of the daemon. Only "none" is available in this version, and it has to be
-    /// asked for
-    #[arg(
-        long,
-        value_enum,
-        ignore_case = true,
-        default_value_t = SandboxMode::Namespace,
-        help_heading = "Process"
-    )]
-    pub(crate) sandbox: SandboxMode,
+    #[command(flatten, next_help_heading = "Process")]
+    pub(crate) process: ProcessOptions,
 
-    /// Which log lines to print: error, warn, info, debug, trace or off. The environment variable
-    /// RUST_LOG, if set, is used instead
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        help_heading = "Process"
-    )]
-    pub(crate) log_level: log::LevelFilter,
-
-    /// Print a JSON description of this program for launchers, and end
-    #[arg(long, help_heading = "Process")]
-    pub(crate) print_capabilities: bool,
-
-    /// Options in the form of the C daemon, like "source=/srv,cache=always" (deprecated)
+    /// Options in the form of the C daemon, like "source=/srv,cache=always"; a comma within a value
+    /// is doubled (deprecated)
     #[arg(short = 'o', value_name = "OPTION[,OPTION...]", action = ArgAction::Append, help_heading = "Deprecated")]
-    pub(crate) compat: Vec<String>,
+    pub(crate) compat: Vec<OsString>,
 
     /// Same as --log-level debug (deprecated)
     #[arg(short = 'd', help_heading = "Deprecated")]
     pub(crate) compat_debug: bool,
 
-    /// No effect: the daemon never goes into the background (deprecated)
-    #[arg(short = 'f', help_heading = "Deprecated")]
+    /// Stay in the foreground, as without --daemonize (deprecated)
+    #[arg(short = 'f', overrides_with = "daemonize", help_heading = "Deprecated")]
     pub(crate) compat_foreground: bool,
 
     #[command(flatten)]
@@ -209,12 +188,6 @@ macro_rules! unbuilt_options {
 }
 
 unbuilt_options!(
-    socket_group "--socket-group" (long),
-    seccomp "--seccomp" (long),
-    modcaps "--modcaps" (long),
-    syslog "--syslog" (long),
-    uid_map "--uid-map" (long),
-    gid_map "--gid-map" (long),
     migration_mode "--migration-mode" (long),
     migration_on_error "--migration-on-error" (long),
     migration_verify_handles "--migration-verify-handles" (long),

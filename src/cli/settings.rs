@@ -1,24 +1,30 @@
-//! What: what the options mean together. Pure; decided before anything is touched.
+//! What: what the options mean together. Decided before anything is touched.
 //!
-//! In: [`Options`]. Out: [`Settings`], with which the library can run, or an error of the
-//! command line (exit status 2) that names the option and what to do.
+//! In: [`Options`]. Out: [`Settings`], with which the library can run. What makes no sense as a
+//! command line is an error here (exit status 2). What makes sense, but cannot be done, is kept as
+//! an objection: it is told like any other failure (exit status 1), once logging works.
+
+use std::fs;
+use std::io;
 
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
 use virtiofsd::{
     CachePolicy, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy, IoctlRights,
-    Negotiation as ShareNegotiation, SandboxMode, SandboxSettings, SeccompAction, ShareSettings,
-    SocketSource,
+    LogDestination, Negotiation as ShareNegotiation, SandboxMode, SandboxSettings, SeccompAction,
+    ShareSettings, SocketSource,
 };
 
-use super::legacy;
-use super::options::{
-    Cache, InodeFileHandles, Negotiation, Options, SandboxMode as TypedSandboxMode,
-};
+use super::options::{Cache, InodeFileHandles, Negotiation, Options};
+use super::process_options::{ProcessOptions, SandboxMode as TypedSandboxMode, Seccomp};
 use super::share_options::MetadataOptions;
+use super::{Command, legacy};
 
 /// Request queues that the configuration space announces: as many as the device serves.
 const REQUEST_QUEUES_ANNOUNCED: u32 = 63;
+
+/// The capability without which file handles cannot be opened, as `--modcaps` has it.
+const HANDLE_CAPABILITY: &str = "dac_read_search";
 
 /// Everything that a run needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,34 +33,70 @@ pub(crate) struct Settings {
     pub(crate) daemon: DaemonConfig,
     /// Which log lines to print.
     pub(crate) log_level: log::LevelFilter,
-    /// Things to tell the user once logging works.
-    pub(crate) warnings: Vec<&'static str>,
+    /// Where.
+    pub(crate) log_destination: LogDestination,
+    warnings: Vec<String>,
+    objection: Option<String>,
 }
 
-/// Checks what the options mean together.
+impl Settings {
+    /// Tells the user, by log lines, what is deprecated or without effect.
+    ///
+    /// # Errors
+    /// What speaks against this run although each option makes sense, with the remedy. A missing
+    /// directory comes first, and without warnings, as with the existing daemon.
+    pub(crate) fn announce(&self) -> Result<(), String> {
+        let share = &self.daemon.shared_dir;
+        let no_share = share.as_os_str().is_empty() && self.objection.is_some();
+        if !no_share
+            && let Err(error) = fs::metadata(share)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            return Err(format!(
+                "{} does not exist; create it or give another directory with --shared-dir: {error}",
+                share.display()
+            ));
+        }
+        for warning in &self.warnings {
+            log::warn!("{warning}");
+        }
+        match &self.objection {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the user wants.
 ///
 /// # Errors
-/// An option of the existing daemon that is not built yet, or a sandbox mode that is not; an
-/// element of `-o` that is not known; options that contradict each other.
-pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
-    legacy::apply(&mut options).map_err(|message| refuse(&message))?;
+/// A command line that makes no sense: an element of `-o` that is not known, options that
+/// contradict each other, an option of the existing daemon that is not built yet.
+pub(super) fn command(mut options: Options) -> Result<Command, Error> {
+    let ineffective = legacy::apply(&mut options).map_err(|message| refuse(&message))?;
+    if options.process.print_capabilities {
+        return Ok(Command::PrintCapabilities);
+    }
+    check(options, ineffective).map(|settings| Command::Run(Box::new(settings)))
+}
+
+fn check(options: Options, ineffective: Vec<String>) -> Result<Settings, Error> {
     if let Some(name) = options.unbuilt.first_given() {
         return Err(refuse(&format!(
             "option '{name}' is not available in this version of virtiofsd; leave it out"
         )));
     }
-    if options.sandbox != TypedSandboxMode::None {
-        return Err(refuse(
-            "only '--sandbox none' is available in this version of virtiofsd: the default mode, \
-             'namespace', and 'chroot' are not built yet. If the daemon may run with all rights \
-             of its user, add '--sandbox none'",
-        ));
-    }
-    let warnings = warnings(&options);
     let share = share(&options);
     if let Some(why) = share.contradiction() {
         return Err(refuse(why));
     }
+    let mut warnings = deprecations(&options);
+    warnings.extend(ineffective);
+    let changes = capability_changes(&options.process);
+    let objection = [missing_share(&options), misplaced_maps(&options.process)]
+        .into_iter()
+        .chain([changes.as_ref().err().cloned(), lost_handles(&options)])
+        .find_map(|objection| objection);
     let device = DeviceSettings {
         tag: options.tag,
         thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
@@ -67,34 +109,107 @@ pub(crate) fn check(mut options: Options) -> Result<Settings, Error> {
             return Err(refuse("give exactly one of --socket-path and --fd"));
         }
     };
-    let Some(shared_dir) = options.shared_dir else {
-        return Err(refuse(
-            "give the directory to share with --shared-dir (or '-o source=')",
-        ));
-    };
+    let process = options.process;
     Ok(Settings {
         daemon: DaemonConfig {
-            shared_dir,
+            shared_dir: options.shared_dir.unwrap_or_default(),
             socket,
             share,
             device,
             read_only: options.readonly,
-            socket_group: None,
+            socket_group: options.socket_group,
             sandbox: SandboxSettings {
-                mode: SandboxMode::None,
-                ..SandboxSettings::default()
+                mode: sandbox_mode(process.sandbox),
+                uid_map: process.uid_map,
+                gid_map: process.gid_map,
             },
-            seccomp: SeccompAction::None,
-            capability_changes: CapabilityChanges::default(),
-            daemonize: false,
+            seccomp: seccomp_action(process.seccomp),
+            capability_changes: changes.unwrap_or_default(),
+            daemonize: process.daemonize,
             rlimit_nofile: options.descriptors.rlimit_nofile,
         },
         log_level: match options.compat_debug {
             true => log::LevelFilter::Debug,
-            false => options.log_level,
+            false => process.log_level,
+        },
+        log_destination: match process.syslog {
+            true => LogDestination::Syslog,
+            false => LogDestination::StandardError,
         },
         warnings,
+        objection,
     })
+}
+
+fn missing_share(options: &Options) -> Option<String> {
+    options.shared_dir.is_none().then(|| {
+        "missing \"--shared-dir\" or \"-o source\" option: it says which directory to share"
+            .to_owned()
+    })
+}
+
+/// Maps of ids are those of a user namespace, which only one mode has.
+fn misplaced_maps(process: &ProcessOptions) -> Option<String> {
+    let name = match (process.uid_map.is_empty(), process.gid_map.is_empty()) {
+        (true, true) => return None,
+        (false, _) => "--uid-map",
+        (true, false) => "--gid-map",
+    };
+    let mode = match process.sandbox {
+        TypedSandboxMode::Namespace => return None,
+        TypedSandboxMode::Chroot => "chroot",
+        TypedSandboxMode::None => "none",
+    };
+    Some(format!(
+        "{name} does not go with --sandbox {mode}, which has no user namespace; use --sandbox \
+         namespace, or --translate-uid and --translate-gid"
+    ))
+}
+
+fn capability_changes(process: &ProcessOptions) -> Result<CapabilityChanges, String> {
+    match &process.modcaps {
+        Some(text) => text
+            .parse()
+            .map_err(|why| format!("invalid value '{text}' for --modcaps: {why}")),
+        None => Ok(CapabilityChanges::default()),
+    }
+}
+
+/// File handles cannot be opened without a capability that `--modcaps` may take away.
+fn lost_handles(options: &Options) -> Option<String> {
+    let policy = options.descriptors.inode_file_handles;
+    let last_change = options
+        .process
+        .modcaps
+        .as_deref()
+        .unwrap_or_default()
+        .split(':')
+        .filter_map(|element| element.split_at_checked(1))
+        .rfind(|(_, name)| name.eq_ignore_ascii_case(HANDLE_CAPABILITY));
+    match last_change {
+        Some(("-", _)) if policy != InodeFileHandles::Never => Some(format!(
+            "--modcaps takes away {HANDLE_CAPABILITY}, which file handles need; add \
+             --inode-file-handles=never or leave it out"
+        )),
+        Some(_) | None => None,
+    }
+}
+
+const fn sandbox_mode(typed: TypedSandboxMode) -> SandboxMode {
+    match typed {
+        TypedSandboxMode::Namespace => SandboxMode::Namespace,
+        TypedSandboxMode::Chroot => SandboxMode::Chroot,
+        TypedSandboxMode::None => SandboxMode::None,
+    }
+}
+
+const fn seccomp_action(typed: Seccomp) -> SeccompAction {
+    match typed {
+        Seccomp::None => SeccompAction::None,
+        Seccomp::Kill => SeccompAction::Kill,
+        Seccomp::Log => SeccompAction::Log,
+        Seccomp::Trap => SeccompAction::Trap,
+    }
 }
 
 /// How the directory is served.
@@ -164,7 +279,7 @@ const fn negotiation(typed: Negotiation) -> ShareNegotiation {
     }
 }
 
-fn warnings(options: &Options) -> Vec<&'static str> {
+fn deprecations(options: &Options) -> Vec<String> {
     let is_fallback = options.descriptors.inode_file_handles == InodeFileHandles::Fallback;
     [
         (
@@ -181,7 +296,8 @@ fn warnings(options: &Options) -> Vec<&'static str> {
         ),
         (
             options.compat_foreground,
-            "-f is deprecated and has no effect: the daemon always stays in the foreground",
+            "-f is deprecated and has no effect: the daemon stays in the foreground without \
+             --daemonize",
         ),
         (
             is_fallback,
@@ -189,7 +305,8 @@ fn warnings(options: &Options) -> Vec<&'static str> {
         ),
     ]
     .into_iter()
-    .filter_map(|(is_given, text)| is_given.then_some(text))
+    .filter(|(is_given, _)| *is_given)
+    .map(|(_, text)| text.to_owned())
     .collect()
 }
 
