@@ -23,6 +23,7 @@ use crate::process::seccomp::SeccompAction;
 use crate::process::shutdown::{Arrival, Watch, accept_or_signal};
 use crate::server::Server;
 use crate::server::gate_read_only::ReadOnlyGate;
+use crate::sys::descriptors::close_on_exec_beyond_stdio;
 use crate::sys::errno::Errno;
 use crate::sys::fork::ChildEnd;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
@@ -147,12 +148,16 @@ impl Outcome {
 /// # Errors
 /// [`DaemonError`], whose text names the cause and, where there is one, the remedy.
 pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
+    if let Err(error) = close_on_exec_beyond_stdio() {
+        log::warn!("programs that the daemon starts inherit its descriptors: {error}");
+    }
     if let Err(error) = ignore_file_size_signal() {
         log::warn!("writing beyond the file size limit will end the daemon: {error}");
     }
     let signals = Signals::block().map_err(DaemonError::Signals)?;
     let shared_dir = SharedDir::open(&config.shared_dir).map_err(DaemonError::Sandbox)?;
-    let listener = Listener::open(&config.socket).map_err(DaemonError::Listen)?;
+    let listener = Listener::open(&config.socket, config.socket_group.as_deref())
+        .map_err(DaemonError::Listen)?;
     let limit = limit_open_files(config.rlimit_nofile).map_err(DaemonError::Limit)?;
     let share = share_settings(config, limit)?;
     // The guest's modes are final: its kernel has applied the caller's mask already.

@@ -14,13 +14,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::process::pid_file::{PidFile, PidFileError};
+use crate::sys::group::group_id;
 use crate::sys::process::with_umask;
-use crate::sys::socket::{InheritError, inherited_listener};
+use crate::sys::socket::{InheritError, inherited_listener, share_with_group};
 
 /// Longest path of a UNIX socket in bytes (`sun_path` less its NUL, unix(7)).
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
-/// Mask for the socket file: mode 0700, as the launchers expect.
+/// Mask for the socket file: mode 0700, as the launchers expect. A group gets its 0770 later, when
+/// the file belongs to it.
 const SOCKET_UMASK: u32 = 0o077;
 
 /// `__SO_ACCEPTCON` in the flags column of /proc/net/unix: the socket is listening.
@@ -83,6 +85,12 @@ pub enum ListenError {
     PidFile(PidFileError),
     /// The socket cannot be made.
     Bind(PathBuf, io::Error),
+    /// There is no such group.
+    NoGroup(String),
+    /// The group could not be looked up.
+    GroupLookup(String, io::Error),
+    /// The socket cannot be given to the group.
+    Group(String, io::Error),
     /// The inherited descriptor does not serve.
     Inherit(RawFd, InheritError),
     /// No connection could be taken.
@@ -115,6 +123,20 @@ impl fmt::Display for ListenError {
             ),
             ListenError::PidFile(error) => error.fmt(f),
             ListenError::Bind(path, _) => write!(f, "cannot create socket {}", path.display()),
+            ListenError::NoGroup(group) => write!(
+                f,
+                "there is no group {group:?} (--socket-group); create it (groupadd), or give \
+                 another one by name or number"
+            ),
+            ListenError::GroupLookup(group, _) => write!(
+                f,
+                "cannot look up group {group:?} (--socket-group); try its number instead"
+            ),
+            ListenError::Group(group, _) => write!(
+                f,
+                "cannot give the socket to group {group:?} (--socket-group); run the daemon as \
+                 root or as a member of that group"
+            ),
             ListenError::Inherit(number, _) => write!(
                 f,
                 "file descriptor {number} (--fd) cannot be used as the listening socket"
@@ -128,25 +150,30 @@ impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ListenError::PidFile(error) => error.source(),
-            ListenError::Bind(_, error) | ListenError::Accept(error) => Some(error),
+            ListenError::Bind(_, error)
+            | ListenError::GroupLookup(_, error)
+            | ListenError::Group(_, error)
+            | ListenError::Accept(error) => Some(error),
             ListenError::Inherit(_, error) => Some(error),
             ListenError::PathTooLong(_)
             | ListenError::NoDirectory(..)
             | ListenError::NotASocket(_)
+            | ListenError::NoGroup(_)
             | ListenError::InUse(_) => None,
         }
     }
 }
 
 impl Listener {
-    /// Makes or takes over the listening socket. Call it before any thread is started: it
+    /// Makes or takes over the listening socket. `group` is the group, by name or number, whose
+    /// members may connect to a socket that is made. Call it before any thread is started: it
     /// changes the umask for a moment.
     ///
     /// # Errors
-    /// [`ListenError`] names what stands in the way.
-    pub fn open(source: &SocketSource) -> Result<Self, ListenError> {
+    /// [`ListenError`] names what stands in the way; nothing is left behind then.
+    pub fn open(source: &SocketSource, group: Option<&str>) -> Result<Self, ListenError> {
         match source {
-            SocketSource::Path(path) => Self::bind(path),
+            SocketSource::Path(path) => Self::bind(path, group),
             SocketSource::Fd(number) => inherited_listener(*number)
                 .map(|socket| Listener {
                     socket,
@@ -156,7 +183,7 @@ impl Listener {
         }
     }
 
-    fn bind(path: &Path) -> Result<Self, ListenError> {
+    fn bind(path: &Path, group: Option<&str>) -> Result<Self, ListenError> {
         if path.as_os_str().len() > SOCKET_PATH_LEN_MAX {
             return Err(ListenError::PathTooLong(path.to_owned()));
         }
@@ -170,16 +197,25 @@ impl Listener {
                 directory.to_owned(),
             ));
         }
+        // Looked up before anything is made.
+        let group = group
+            .map(|name| resolve_group(name).map(|number| (name, number)))
+            .transpose()?;
         let pid_file = PidFile::create(path).map_err(ListenError::PidFile)?;
         make_way(path)?;
         let socket = with_umask(SOCKET_UMASK, || UnixListener::bind(path))
             .map_err(|error| ListenError::Bind(path.to_owned(), error))?;
+        let created = CreatedSocket {
+            socket_file: SocketFile::new(path),
+            pid_file,
+        };
+        if let Some((name, number)) = group {
+            share_with_group(path, number)
+                .map_err(|error| ListenError::Group(name.to_owned(), error))?;
+        }
         Ok(Listener {
             socket,
-            created: Some(CreatedSocket {
-                socket_file: SocketFile::new(path),
-                pid_file,
-            }),
+            created: Some(created),
         })
     }
 
@@ -217,6 +253,17 @@ pub fn accept_on(socket: &UnixListener) -> Result<UnixStream, ListenError> {
     }
 }
 
+/// The number of a group that is given by name or by number. A name that looks like a number is
+/// still a name, as with chown(1).
+fn resolve_group(group: &str) -> Result<u32, ListenError> {
+    let by_number = || group.parse().ok().filter(|number| *number != u32::MAX);
+    match group_id(group) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => by_number().ok_or_else(|| ListenError::NoGroup(group.to_owned())),
+        Err(error) => by_number().ok_or_else(|| ListenError::GroupLookup(group.to_owned(), error)),
+    }
+}
+
 impl CreatedSocket {
     /// Forgets the files without removing them, for a forked child whose parent keeps them. The
     /// descriptor of the pid file is closed, so that the child cannot write to it; the lock stays
@@ -230,7 +277,8 @@ impl CreatedSocket {
 impl SocketFile {
     fn new(path: &Path) -> Self {
         SocketFile {
-            path: path.to_owned(),
+            // Absolute, because the working directory may be another one when it is removed.
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
             identity: fs::symlink_metadata(path)
                 .ok()
                 .map(|metadata| (metadata.dev(), metadata.ino())),
@@ -301,7 +349,7 @@ mod tests {
 
     fn opened(path: &Path) -> (UnixListener, CreatedSocket) {
         let source = SocketSource::Path(path.to_owned());
-        let (socket, files) = Listener::open(&source).unwrap().into_parts();
+        let (socket, files) = Listener::open(&source, None).unwrap().into_parts();
         (socket, files.unwrap())
     }
 
@@ -317,6 +365,16 @@ mod tests {
         drop(files);
         assert_eq!(stayed, (true, true));
         assert_eq!((path.exists(), pid_path.exists()), (false, false));
+    }
+
+    #[test]
+    fn groups_are_names_or_numbers() {
+        assert_eq!(resolve_group("root").unwrap(), 0);
+        assert_eq!(resolve_group("1234567").unwrap(), 1_234_567);
+        for unknown in ["no such group", "", "-1", "4294967295", "4294967296"] {
+            let said = resolve_group(unknown).unwrap_err().to_string();
+            assert!(said.contains("--socket-group"), "{said}");
+        }
     }
 
     #[test]

@@ -7,8 +7,11 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use std::ffi::{CStr, CString, c_int, c_long};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bitflags::bitflags;
@@ -146,6 +149,23 @@ pub fn pin_path(path: &Path) -> Result<OwnedFd> {
 /// As open(2), `ENOTDIR` if it is none.
 pub fn directory(path: &Path) -> Result<OwnedFd> {
     at_host_path(path, PATH | DIRECTORY)
+}
+
+/// Opens the file at `path` for reading and writing, or makes it with mode 0600. A link in the last
+/// component is refused (`ELOOP`). Never waits and never becomes a controlling terminal, whatever
+/// stands there; look at the type before using it.
+///
+/// # Errors
+/// As open(2).
+pub fn open_or_create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
 }
 
 fn at_host_path(path: &Path, flags: u32) -> Result<OwnedFd> {

@@ -1,15 +1,20 @@
 //! What: UNIX sockets that another process made and handed to this one (unix(7), socket(7)).
 //!
 //! In: the number of a descriptor from the command line. Out: an owned listening socket, or the
-//! reason why it is none. Does not: bind or accept; the standard library does that.
+//! reason why it is none. And: who may connect to a socket file. Does not: bind or accept; the
+//! standard library does that.
 #![expect(
     unsafe_code,
     reason = "getsockopt, fcntl and taking over a descriptor by number"
 )]
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use crate::sys::errno::Errno;
 
@@ -77,6 +82,26 @@ pub fn inherited_listener(number: RawFd) -> Result<UnixListener, InheritError> {
     Ok(UnixListener::from(owned))
 }
 
+/// Lets the members of `group` connect to the socket file at `path`: the file's group, and mode
+/// 0770. The file is held while it changes, so nothing that takes its place is touched; the group
+/// comes first, so nobody of the old one gets in.
+///
+/// # Errors
+/// `EINVAL` when something else stands at the path, and as chown(2): `EPERM` for who is neither
+/// root nor a member.
+pub fn share_with_group(path: &Path, group: u32) -> io::Result<()> {
+    let pinned = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
+    if !pinned.metadata()?.file_type().is_socket() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let held = format!("/proc/self/fd/{}", pinned.as_raw_fd());
+    chown(&held, None, Some(group))?;
+    fs::set_permissions(&held, fs::Permissions::from_mode(0o770))
+}
+
 fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> Result<libc::c_int, InheritError> {
     let mut value: libc::c_int = 0;
     #[expect(clippy::cast_possible_truncation, reason = "the size of an int")]
@@ -107,6 +132,7 @@ mod tests {
     use super::*;
     use std::fs::File;
     use std::os::fd::IntoRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -122,6 +148,25 @@ mod tests {
             let error = inherited_listener(number).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn share_with_group_opens_a_socket_and_nothing_else() {
+        let path = std::env::temp_dir().join(format!("virtiofsd-group-{}", std::process::id()));
+        let _socket = UnixListener::bind(&path).unwrap();
+        // The group it has already: anybody may give away a file to the own group.
+        let group = fs::metadata(&path).unwrap().gid();
+        share_with_group(&path, group).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        fs::remove_file(&path).unwrap();
+        let target = path.with_extension("target");
+        fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let linked = share_with_group(&path, group);
+        fs::remove_file(&path).unwrap();
+        fs::remove_file(&target).unwrap();
+        assert_eq!(mode, 0o770);
+        assert_eq!(linked.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use vhost::VhostUserMemoryRegionBase;
@@ -21,6 +22,7 @@ use vhost::vhost_user::{
     Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
 };
 
+use crate::sys::descriptors::close_on_exec;
 use crate::wire::channel::RequestHandler;
 
 use super::DeviceSettings;
@@ -188,6 +190,13 @@ fn refuse(reason: impl Into<String>) -> Error {
     Error::ReqHandlerError(io::Error::other(reason.into()))
 }
 
+/// A descriptor of the front end, as this process keeps it: the message layer receives without
+/// MSG_CMSG_CLOEXEC (vmm-sys-util 0.15), and no program that is started must inherit it.
+fn kept(file: File) -> Result<File> {
+    close_on_exec(file.as_fd()).map_err(Error::ReqHandlerError)?;
+    Ok(file)
+}
+
 fn out_of_range(index: u32) -> Error {
     let last = QUEUE_COUNT.saturating_sub(1);
     refuse(format!("queue index {index} out of range, at most {last}"))
@@ -246,6 +255,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         files: Vec<File>,
         _postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
+        let files = files.into_iter().map(kept).collect::<Result<Vec<_>>>()?;
         let table = regions.iter().map(region_spec).zip(files).collect();
         let ram = GuestRam::from_table(table).map_err(|error| refuse(error.to_string()))?;
         self.replace_memory(ram);
@@ -300,12 +310,14 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let file = file.map(kept).transpose()?;
         self.with_queue(u32::from(index), |queue, around| {
             queue.set_kick(file, around)
         })
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let file = file.map(kept).transpose()?;
         self.with_queue(u32::from(index), |queue, _| {
             queue.set_call(file);
             Ok(())
@@ -313,6 +325,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let file = file.map(kept).transpose()?;
         self.with_queue(u32::from(index), |queue, _| {
             queue.set_err(file);
             Ok(())
@@ -396,7 +409,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     ) -> Result<Option<VhostUserMemoryRegionBase>> {
         let (_, ram) = self.surroundings.memory.current();
         let ram = ram
-            .with_region(region_spec(region), file)
+            .with_region(region_spec(region), kept(file)?)
             .map_err(|error| refuse(error.to_string()))?;
         // Nothing that a queue uses has gone, so those that run go on and notice by themselves.
         self.surroundings.memory.replace(ram);
