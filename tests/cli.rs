@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -340,9 +341,13 @@ fn options_of_the_c_daemon_work_and_warn() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for(Path::new(&socket));
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("waiting for the front end") {
+        assert!(said.read_line(&mut text).unwrap() > 0, "{text}");
+    }
     child.kill().unwrap();
-    let text = stderr(&child.wait_with_output().unwrap());
+    child.wait().unwrap();
     for deprecated in [
         "-o is",
         "-d is",
@@ -416,6 +421,15 @@ fn socket_of_a_living_daemon_is_refused_and_a_stale_one_replaced() {
     let temp = TempDir::new("stale");
     let socket = temp.path("s");
     drop(UnixListener::bind(&socket).unwrap());
+    // Another test may be making a process at this moment, with a copy of the listener that it
+    // closes when it executes its program.
+    let start = Instant::now();
+    while fs::read_to_string("/proc/net/unix")
+        .unwrap()
+        .contains(&socket)
+    {
+        assert!(start.elapsed() < PATIENCE, "{socket} stays");
+    }
     let arguments = [
         "--shared-dir",
         &temp.share(),

@@ -18,10 +18,15 @@ const OPEN_KILL_SUIDGID: u32 = 1;
 /// Flags of the one descriptor of the daemon that leads to `name`, as /proc shows them.
 fn host_open_flags(client: &Client, share: &Share, name: &str) -> i32 {
     let pid = client.vm.daemon.pid();
-    let want = share.at(name);
+    // By identity: paths are others in the daemon's sandbox.
+    let identity = |path: std::path::PathBuf| {
+        let meta = fs::metadata(path).ok()?;
+        Some((meta.dev(), meta.ino()))
+    };
+    let want = identity(share.at(name));
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
     let flags = fds.flatten().filter_map(|fd| {
-        let target = fs::read_link(fd.path()).ok()?;
+        let target = identity(fd.path());
         let number = fd.file_name().into_string().ok()?;
         let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
         let octal = text.lines().find_map(|line| line.strip_prefix("flags:"))?;

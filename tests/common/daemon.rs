@@ -2,13 +2,18 @@
 //!
 //! In: arguments and a share. Out: its socket, its exit status, what it says on stderr, and what
 //! /proc knows about it. Killed when dropped.
+//!
+//! With a sandbox there are two processes: the one that was started, which watches, and its child,
+//! which serves. Signals and the exit status are about the former, numbers from /proc about the
+//! latter. `VIRTIOFSD_TEST_SANDBOX` (default: namespace, as users have it) and
+//! `VIRTIOFSD_TEST_POOL` (default: 0) choose how daemons run whose test does not care.
 
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -65,10 +70,40 @@ fn extra_args() -> Vec<String> {
     args.split_whitespace().map(str::to_owned).collect()
 }
 
+/// `--sandbox` and `--thread-pool-size`, as the environment says, unless `args` have them.
+fn environment_args(args: &[String]) -> Vec<String> {
+    let mut chosen = Vec::new();
+    for (option, variable, default) in [
+        ("--sandbox", "VIRTIOFSD_TEST_SANDBOX", "namespace"),
+        ("--thread-pool-size", "VIRTIOFSD_TEST_POOL", "0"),
+    ] {
+        if !args.iter().any(|arg| arg.starts_with(option)) {
+            let value = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+            chosen.extend([option.to_owned(), value]);
+        }
+    }
+    chosen
+}
+
+/// Whether a daemon with these arguments serves in a child.
+fn has_child(args: &[String]) -> bool {
+    let separate = args.windows(2).any(|pair| pair == ["--sandbox", "none"]);
+    !separate && !args.iter().any(|arg| arg == "--sandbox=none")
+}
+
+/// A child of `parent`; none when it has none (yet).
+fn child_of(parent: u32) -> Option<u32> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(path).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
+    has_child: bool,
+    serving_pid: OnceLock<u32>,
     pub(crate) log: Arc<DaemonLog>,
     pub(crate) socket: PathBuf,
     reader: Option<JoinHandle<()>>,
@@ -112,9 +147,10 @@ impl Daemon {
     }
 
     fn run(mut command: Command, args: &[String], socket: PathBuf, directory: TempDir) -> Self {
-        command.args(["--sandbox", "none"]);
-        command.args(extra_args());
-        command.args(args);
+        let mut all_args = environment_args(args);
+        all_args.extend(extra_args());
+        all_args.extend_from_slice(args);
+        command.args(&all_args);
         command.stdin(Stdio::null());
         command.stdout(Stdio::null());
         command.stderr(Stdio::piped());
@@ -136,6 +172,8 @@ impl Daemon {
         });
         Daemon {
             child,
+            has_child: has_child(&all_args),
+            serving_pid: OnceLock::new(),
             log,
             socket,
             reader: Some(reader),
@@ -144,7 +182,29 @@ impl Daemon {
         }
     }
 
+    /// The process that serves.
     pub(crate) fn pid(&self) -> u32 {
+        if !self.has_child {
+            return self.child.id();
+        }
+        *self.serving_pid.get_or_init(|| {
+            let deadline = Instant::now() + TIMEOUT;
+            loop {
+                if let Some(pid) = child_of(self.child.id()) {
+                    return pid;
+                }
+                assert!(
+                    Instant::now() < deadline && self.log.is_running(),
+                    "there is no child that serves\n{}",
+                    self.log.describe()
+                );
+                thread::sleep(Duration::from_millis(5));
+            }
+        })
+    }
+
+    /// The process that was started.
+    pub(crate) fn main_pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -258,7 +318,7 @@ impl Daemon {
     }
 
     pub(crate) fn signal(&self, signal: i32) {
-        sys::kill(self.pid(), signal);
+        sys::kill(self.main_pid(), signal);
     }
 }
 

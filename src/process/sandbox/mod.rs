@@ -166,7 +166,7 @@ fn enter_chroot(share: &SharedDir) -> Result<Role, SandboxError> {
         supervisor::Split::Parent(waiting) => return waiting.go().map(Role::Supervisor),
         supervisor::Split::Child(link) => link,
     };
-    parent.wait_for_go()?;
+    parent.wait_for_go();
     let proc_fd = private_proc_fd(mount::Submounts::LeftOut)?;
     mount::enter(share.as_fd()).map_err(|source| share_error(share, source))?;
     mount::chroot_here().map_err(SandboxError::Chroot)?;

@@ -71,7 +71,7 @@ fn confine(
     maps: Option<&Maps>,
     parent: ParentLink,
 ) -> Result<Confined, SandboxError> {
-    parent.wait_for_go()?;
+    parent.wait_for_go();
     let step = |step| move |source| SandboxError::Mount { step, source };
     mount::make_all_slave().map_err(step(MountStep::Slave))?;
     let proc_fd = private_proc_fd(Submounts::LeftOut)?;

@@ -147,15 +147,14 @@ impl Supervisor {
 }
 
 impl ParentLink {
-    /// Waits until the parent has done its part.
-    ///
-    /// # Errors
-    /// [`SandboxError::ParentGone`].
-    pub(super) fn wait_for_go(&self) -> Result<(), SandboxError> {
+    /// Waits until the parent has done its part. If that has failed the process ends: the parent
+    /// says why.
+    pub(super) fn wait_for_go(&self) {
         let mut token = TOKEN;
         let mut go = &self.go;
-        go.read_exact(&mut token)
-            .map_err(|_| SandboxError::ParentGone)
+        if go.read_exact(&mut token).is_err() {
+            fork::end_at_once(1);
+        }
     }
 
     /// Asks once more to end with the parent, after a change of ids.
