@@ -18,6 +18,7 @@
 mod daemon;
 pub mod fs;
 pub mod ids;
+mod log_limit;
 pub mod metrics;
 pub mod passthrough;
 pub mod process;
@@ -29,6 +30,7 @@ pub mod xattr_map;
 
 pub use daemon::{DaemonConfig, DaemonError, Outcome, error_chain, run};
 pub use ids::syntax::Rule as IdRule;
+pub use log_limit::log_panics;
 pub use passthrough::settings::{
     CachePolicy, HandlePolicy, IoctlRights, NOFILE_MIN, Negotiation, Settings as ShareSettings,
     guest_fds_for_limit,

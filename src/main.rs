@@ -24,6 +24,7 @@ fn run(settings: &cli::Settings) -> ExitCode {
         eprintln!("virtiofsd: cannot start logging: {error}");
         return ExitCode::FAILURE;
     }
+    virtiofsd::log_panics();
     if let Err(why) = settings.announce() {
         return fail(&why);
     }

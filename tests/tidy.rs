@@ -12,7 +12,8 @@ const FILE_LINES_MAX: usize = 600;
 
 /// Room, and the prefixes below `crate::` that it may name besides its own.
 const IMPORTS: &[(&str, &[&str])] = &[
-    ("sys", &[]),
+    ("log_limit", &[]),
+    ("sys", &["log_limit"]),
     ("wire", &[]),
     ("ids", &[]),
     ("xattr_map", &[]),
@@ -20,7 +21,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("fs", &["wire::flags", "ids::types", "sys::errno"]),
     (
         "server",
-        &["wire", "fs", "ids::types", "sys::errno", "metrics"],
+        &[
+            "wire",
+            "fs",
+            "ids::types",
+            "sys::errno",
+            "metrics",
+            "log_limit",
+        ],
     ),
     (
         "transport",
@@ -31,11 +39,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "wire::pod",
             "sys",
             "metrics",
+            "log_limit",
         ],
     ),
     (
         "passthrough",
-        &["fs", "ids", "xattr_map", "sys", "wire::flags"],
+        &["fs", "ids", "xattr_map", "sys", "wire::flags", "log_limit"],
     ),
     ("process", &["sys"]),
 ];

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::PassthroughFs;
 use super::store::inode::Identity;
 use crate::fs::types::SecurityContexts;
+use crate::log_limit::guest_log;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::meta::{self, FileType};
 use crate::sys::path_ops::{self, PlaceAt};
@@ -98,6 +99,9 @@ fn remove(at: PlaceAt<'_>, file_type: FileType) {
         | FileType::Unknown => path_ops::remove_file(at),
     };
     if let Err(errno) = removed {
-        log::debug!("what could not be labelled cannot be removed either: {errno}");
+        guest_log!(
+            log::Level::Debug,
+            "what could not be labelled cannot be removed either: {errno}"
+        );
     }
 }

@@ -25,7 +25,6 @@ mod encode;
 pub mod gate;
 pub mod gate_read_only;
 mod late;
-mod log_limit;
 pub mod operation;
 mod payload;
 mod readdir;
@@ -35,6 +34,7 @@ mod session;
 use std::sync::Arc;
 
 use crate::fs::filesystem::FileSystem;
+use crate::log_limit::guest_log;
 use crate::metrics::Metrics;
 use crate::server::body::BodyPlan;
 use crate::server::cursor::Cursor;
@@ -43,7 +43,6 @@ use crate::server::decode_ext::ExtensionForm;
 use crate::server::dispatch::{Surroundings, dispatch};
 use crate::server::encode::{Reply, write_error, write_reply};
 use crate::server::gate::{Gate, GateChain};
-use crate::server::log_limit::LogLimit;
 use crate::server::scratch::{Buffer, Scratch, with_scratch};
 use crate::server::session::{Alone, InitAnswer, Names, Refusal, Session, negotiate};
 use crate::sys::errno::{Errno, Result};
@@ -63,7 +62,6 @@ pub struct Server<F> {
     gates: GateChain,
     session: Session,
     metrics: Arc<Metrics>,
-    log_limit: LogLimit,
 }
 
 /// The two ends of one request.
@@ -80,7 +78,6 @@ impl<F: FileSystem> Server<F> {
             gates: GateChain::default(),
             session: Session::default(),
             metrics: Arc::new(Metrics::new()),
-            log_limit: LogLimit::default(),
         }
     }
 
@@ -222,13 +219,11 @@ impl<F: FileSystem> Server<F> {
         answer: &std::result::Result<InitAnswer, Refusal>,
         missed: SessionFlags,
     ) {
-        if !self.log_limit.allows() {
-            return;
-        }
         let guest = (init.major, init.minor);
         match answer {
             Ok(InitAnswer::Session(_, negotiated)) => {
-                log::info!(
+                guest_log!(
+                    log::Level::Info,
                     "a guest mounts: it speaks FUSE {}.{}, agreed on {MAJOR_VERSION}.{} with {:?}",
                     guest.0,
                     guest.1,
@@ -237,15 +232,21 @@ impl<F: FileSystem> Server<F> {
                 );
                 let lacking = missed.difference(negotiated.flags);
                 if !lacking.is_empty() {
-                    log::warn!("the guest cannot do {}: it goes on without", Names(lacking));
+                    guest_log!(
+                        log::Level::Warn,
+                        "the guest cannot do {}: it goes on without",
+                        Names(lacking)
+                    );
                 }
             }
-            Ok(InitAnswer::VersionOnly(_)) => log::info!(
+            Ok(InitAnswer::VersionOnly(_)) => guest_log!(
+                log::Level::Info,
                 "a guest speaks FUSE {}.{}: told it to use {MAJOR_VERSION}.{MINOR_VERSION}",
                 guest.0,
                 guest.1,
             ),
-            Err(refusal) => log::warn!(
+            Err(refusal) => guest_log!(
+                log::Level::Warn,
                 "refused to be mounted by a guest that speaks FUSE {}.{} and offers {:#x} {:#x}: \
                  {refusal}",
                 guest.0,
@@ -258,9 +259,10 @@ impl<F: FileSystem> Server<F> {
 
     fn drop_request(&self, thread: usize, why: &str) -> Outcome {
         self.metrics.count_dropped(thread);
-        if self.log_limit.allows() {
-            log::warn!("dropped a request that cannot be answered: {why}");
-        }
+        guest_log!(
+            log::Level::Warn,
+            "dropped a request that cannot be answered: {why}"
+        );
         Outcome::Dropped
     }
 }

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io;
 
+use crate::log_limit::guest_log;
+
 /// A positive Linux error number between 1 and 511.
 ///
 /// A FUSE reply may carry only this range (Linux refuses errors at or below -512), so anything
@@ -106,7 +108,10 @@ impl From<io::Error> for Errno {
         match error.raw_os_error() {
             Some(number) => Errno::from_raw(number),
             None => {
-                log::error!("an error without a number reached the guest as EIO: {error}");
+                guest_log!(
+                    log::Level::Error,
+                    "an error without a number reached the guest as EIO: {error}"
+                );
                 Errno::EIO
             }
         }

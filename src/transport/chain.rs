@@ -50,6 +50,8 @@ pub(super) enum BrokenRing {
     IndirectLength(u32),
     /// More requests made available than the queue has entries.
     AvailJump(u16),
+    /// A chain made available again before it came back.
+    InFlight(u16),
     /// The ring's own memory is out of reach.
     RingMemory,
 }
@@ -72,6 +74,9 @@ impl fmt::Display for BrokenRing {
                     f,
                     "{count} requests made available, more than the queue holds"
                 )
+            }
+            BrokenRing::InFlight(head) => {
+                write!(f, "chain {head} made available twice")
             }
             BrokenRing::RingMemory => f.write_str("the ring is not in guest memory"),
         }

@@ -15,6 +15,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::log_limit::guest_log;
 use crate::sys::errno::Errno;
 use crate::wire::channel::{Outcome, RequestHandler};
 use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
@@ -24,6 +25,7 @@ use super::chain::{Chain, Peek};
 use super::counters::Counters;
 use super::executor::QueueContext;
 use super::guest_io;
+use super::heads::Heads;
 use super::memory::GuestRam;
 use super::notifier::Signal;
 use super::reply_writer::ReplyWriter;
@@ -34,6 +36,7 @@ use super::ring::UsedRing;
 #[derive(Debug)]
 pub(super) struct ReturnPath {
     state: Mutex<ReturnState>,
+    heads: Arc<Heads>,
     counters: Arc<Counters>,
 }
 
@@ -41,6 +44,8 @@ pub(super) struct ReturnPath {
 struct ReturnState {
     used: UsedRing,
     call: Option<Arc<Signal>>,
+    /// Heads of the elements that the driver does not see yet.
+    unpublished: Vec<u16>,
 }
 
 impl ReturnPath {
@@ -48,12 +53,23 @@ impl ReturnPath {
     pub(super) fn new(
         used: UsedRing,
         call: Option<Arc<Signal>>,
+        heads: Arc<Heads>,
         counters: Arc<Counters>,
     ) -> ReturnPath {
         ReturnPath {
-            state: Mutex::new(ReturnState { used, call }),
+            state: Mutex::new(ReturnState {
+                used,
+                call,
+                unpublished: Vec::new(),
+            }),
+            heads,
             counters,
         }
+    }
+
+    /// The chains under way.
+    pub(super) fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     /// The connection's counters.
@@ -73,8 +89,9 @@ impl ReturnPath {
 
     /// Writes one element, which the driver sees with the next flush.
     pub(super) fn push(&self, head: u16, len: u32) {
-        let pushed = self.lock().used.push(head, len);
-        if pushed.is_err() {
+        let mut state = self.lock();
+        state.unpublished.push(head);
+        if state.used.push(head, len).is_err() {
             // The window was checked when the ring started, so this does not happen; if it did,
             // the request would be lost, and that must show somewhere.
             self.count_dropped();
@@ -86,6 +103,10 @@ impl ReturnPath {
         let mut state = self.lock();
         if state.used.unpublished() == 0 {
             return;
+        }
+        // Before the driver can see that they are back, and make them available again.
+        for head in state.unpublished.drain(..) {
+            self.heads.leave(head);
         }
         if state.used.publish() == Ok(true) {
             self.signal(&state);
@@ -242,10 +263,9 @@ pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) ->
 
 fn note_panic(counters: &Counters, peek: Option<Peek>) {
     Counters::count(&counters.handler_panics);
-    if counters.level() == log::Level::Warn {
-        log::error!(
-            "a request with opcode {:?} met a bug in this program and failed with EIO",
-            peek.map(|peek| peek.opcode)
-        );
-    }
+    guest_log!(
+        log::Level::Error,
+        "a request with opcode {:?} met a bug in this program and failed with EIO",
+        peek.map(|peek| peek.opcode)
+    );
 }

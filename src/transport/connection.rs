@@ -26,6 +26,7 @@ use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{BackendReqHandler, Error};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
+use crate::log_limit::guest_log;
 use crate::sys::{control_socket, poll};
 
 use super::counters::Counters;
@@ -271,11 +272,7 @@ impl Connection {
 
     fn log_refusal(&self, message: &Message, reason: &str) {
         Counters::count(&self.counters.refused_messages);
-        log::log!(
-            self.counters.level(),
-            "refused {:?}: {reason}",
-            message.request
-        );
+        guest_log!(log::Level::Warn, "refused {:?}: {reason}", message.request);
     }
 
     fn send_refusal(&mut self, message: &Message, reason: String) -> Result<()> {

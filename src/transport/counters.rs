@@ -1,13 +1,10 @@
-//! What: numbers that tell how a connection went, and the bound on what it may log.
+//! What: numbers that tell how a connection went.
 //!
-//! In: events that a guest or a front end can cause. Out: relaxed counters, and for each event
-//! the level to log it at. Does not: decide anything.
+//! In: events that a guest or a front end can cause. Out: relaxed counters. Does not: decide or log
+//! anything.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// After this many lines of a connection, what guest and front end provoke goes to debug level.
-const LOUD_LINES_MAX: u64 = 8;
 
 /// Counters of one connection. Relaxed throughout: nothing is ordered by them.
 #[derive(Debug, Default)]
@@ -22,25 +19,12 @@ pub(super) struct Counters {
     pub(super) handler_panics: AtomicU64,
     /// Messages of the front end that were refused.
     pub(super) refused_messages: AtomicU64,
-    loud_lines: AtomicU64,
 }
 
 impl Counters {
     /// Counts one event.
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The level for a line that the other side can provoke at will.
-    pub(super) fn level(&self) -> log::Level {
-        match self.loud_lines.fetch_add(1, Ordering::Relaxed) {
-            lines if lines < LOUD_LINES_MAX => log::Level::Warn,
-            LOUD_LINES_MAX => {
-                log::warn!("more of this kind on this connection is logged at debug level");
-                log::Level::Debug
-            }
-            _ => log::Level::Debug,
-        }
     }
 
     /// Whether anything is worth a line at the end.

@@ -22,6 +22,7 @@ use vhost::vhost_user::{
     Backend, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut, VhostUserProtocolFeatures,
 };
 
+use crate::log_limit::guest_log;
 use crate::sys::descriptors::close_on_exec;
 use crate::wire::channel::RequestHandler;
 
@@ -159,7 +160,10 @@ impl Device {
     fn start_queues(&mut self) {
         for (index, queue) in self.queues.iter_mut().enumerate() {
             if let Err(error) = queue.start_if_ready(&self.surroundings) {
-                log::debug!("queue {index} stays stopped after a change of memory: {error}");
+                guest_log!(
+                    log::Level::Debug,
+                    "queue {index} stays stopped after a change of memory: {error}"
+                );
             }
         }
     }
@@ -300,10 +304,7 @@ impl VhostUserBackendReqHandlerMut for Device {
                 // This message has no refusal. A queue that does not exist is stopped, and was
                 // never anywhere but at its start.
                 Counters::count(&self.surroundings.counters.refused_messages);
-                log::log!(
-                    self.surroundings.counters.level(),
-                    "GET_VRING_BASE: {error}"
-                );
+                guest_log!(log::Level::Warn, "GET_VRING_BASE: {error}");
                 Ok(VhostUserVringState::new(index, 0))
             }
         }

@@ -29,6 +29,7 @@ use crate::wire::opcode::Opcode;
 use super::chain::{BrokenRing, Chain};
 use super::completion::{self, Completion, Returned};
 use super::executor::{Executor, PoolJob, QueueContext};
+use super::heads::Heads;
 use super::memory::GuestRam;
 use super::ring::AvailRing;
 
@@ -140,7 +141,8 @@ impl Drain {
         let in_flight = &self.context.lot.in_flight;
         in_flight.enter(usize::from(self.size));
         let mut chain = self.context.take_chain();
-        match self.requests.pop(&mut chain, &self.ram) {
+        let heads = self.context.returns.heads();
+        match take(&mut self.requests, heads, &mut chain, &self.ram) {
             Ok(true) => {
                 PoolJob::new(Arc::clone(&self.context), Arc::clone(&self.ram), chain).spawn(pool);
                 Ok(())
@@ -154,7 +156,8 @@ impl Drain {
     }
 
     fn serve_inline(&mut self) -> Result<(), BrokenRing> {
-        if !self.requests.pop(&mut self.chain, &self.ram)? {
+        let heads = self.context.returns.heads();
+        if !take(&mut self.requests, heads, &mut self.chain, &self.ram)? {
             return Ok(());
         }
         let peek = self.chain.peek(&self.ram);
@@ -185,6 +188,23 @@ impl Drain {
             self.unflushed_replies = 0;
         }
     }
+}
+
+/// Takes the next request into `chain`, unless that is under way already.
+fn take(
+    requests: &mut AvailRing,
+    heads: &Heads,
+    chain: &mut Chain,
+    ram: &GuestRam,
+) -> Result<bool, BrokenRing> {
+    if !requests.pop(chain, ram)? {
+        return Ok(false);
+    }
+    if !heads.enter(chain.head()) {
+        requests.put_back();
+        return Err(BrokenRing::InFlight(chain.head()));
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

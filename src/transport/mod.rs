@@ -53,6 +53,7 @@ mod drain;
 mod error;
 mod executor;
 mod guest_io;
+mod heads;
 mod memory;
 mod notifier;
 mod parking;
@@ -120,5 +121,6 @@ pub fn serve(
     if !counters.is_clean() {
         log::info!("the connection ends with {}", *counters);
     }
+    crate::log_limit::GUEST.settle();
     served.map(|()| Ended::Disconnected)
 }

@@ -55,6 +55,7 @@ use super::chain::{Chain, Peek};
 use super::completion::ReturnPath;
 use super::executor::InFlight;
 use super::guest_io;
+use super::heads::Heads;
 use super::memory::{GuestRam, MemoryCell, Segment};
 use super::ring::{RingAddresses, RingFeatures};
 
@@ -88,6 +89,8 @@ pub(super) struct Exit {
 #[derive(Debug, Default)]
 pub(super) struct Lot {
     pub(super) in_flight: InFlight,
+    /// Chains under way, parked ones included.
+    pub(super) heads: Arc<Heads>,
     state: Mutex<LotState>,
 }
 
@@ -200,6 +203,8 @@ impl Lot {
         state.era = state.era.wrapping_add(1);
         state.held.clear();
         self.in_flight.unpark(usize::MAX);
+        // A queue that forgets is stopped, so nothing else is under way.
+        self.heads.forget_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, LotState> {

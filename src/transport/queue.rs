@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, PoisonError};
 
+use crate::log_limit::guest_log;
 use crate::wire::channel::RequestHandler;
 
 use super::chain::BrokenRing;
@@ -239,7 +240,8 @@ impl Queue {
             None => {
                 // How far it came is not known, and so not what is parked either.
                 self.lot.forget();
-                log::error!(
+                guest_log!(
+                    log::Level::Error,
                     "queue {}: its thread died of a bug in this program; requests may be lost",
                     self.index
                 );
@@ -268,7 +270,12 @@ impl Queue {
             used: used.next(),
         };
         let counters = Arc::clone(&surroundings.counters);
-        let returns = Arc::new(ReturnPath::new(used, self.call.clone(), counters));
+        let returns = Arc::new(ReturnPath::new(
+            used,
+            self.call.clone(),
+            Arc::clone(&self.lot.heads),
+            counters,
+        ));
         let exit = Exit {
             returns: Arc::clone(&returns),
             memory: Arc::clone(&surroundings.memory),
@@ -295,7 +302,11 @@ impl Queue {
             self.lot.pause(self.next_avail);
             QueueError::Thread(error)
         })?;
-        log::debug!("queue {} started with {size} entries", self.index);
+        guest_log!(
+            log::Level::Debug,
+            "queue {} started with {size} entries",
+            self.index
+        );
         self.started = Some(Started { worker, context });
         Ok(())
     }

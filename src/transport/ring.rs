@@ -236,6 +236,11 @@ impl AvailRing {
         Ok(true)
     }
 
+    /// Gives the request that was taken last back: it counts as never taken.
+    pub(super) fn put_back(&mut self) {
+        self.next = self.next.wrapping_sub(1);
+    }
+
     /// Asks the driver not to kick while we are at it. With EVENT_IDX there is nothing to do:
     /// avail_event lags behind, and the driver kicks only when it passes that index.
     pub(super) fn suppress_kicks(&self) -> Result<(), BrokenRing> {

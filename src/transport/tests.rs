@@ -190,19 +190,51 @@ fn lost_signals_are_counted_and_cost_nothing_else() {
 }
 
 #[test]
-fn driver_that_makes_too_much_available_never_has_more_than_a_queue_under_way() {
+fn entry_offered_again_before_it_came_back_breaks_the_queue() {
+    for threads in [0, 2] {
+        let mut bench = Bench::new(MODES[0], threads, 3);
+        bench.start_all();
+        assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
+        bench.drivers[1].request(&bench.memory, 0, (BLOCK, 2), 64);
+        bench.kick(1);
+        bench.wait_until("it is under way", |bench| bench.handler.under_way() == 1);
+        bench.drivers[1].offer(0);
+        bench.drivers[1].publish();
+        bench.kick_hard(1);
+        bench.handler.open_gate();
+        bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
+        assert_eq!(bench.handler.served(), 2, "and only that");
+        assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
+        assert_eq!(bench.stop(1), 2, "the second one is not taken");
+    }
+}
+
+#[test]
+fn entry_offered_twice_at_once_is_served_once() {
+    let mut bench = Bench::new(MODES[0], 0, 2);
+    bench.drivers[1].request(&bench.memory, 0, (ECHO, 2), 64);
+    bench.drivers[1].offer(0);
+    bench.drivers[1].publish();
+    bench.start_all();
+    bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+    assert_eq!(bench.wait_used(1), (0, 16));
+    assert_eq!(bench.drivers[1].used_idx(), 1);
+    assert_eq!(bench.stop(1), 1);
+}
+
+#[test]
+fn queue_that_is_full_has_no_more_under_way_than_it_has_entries() {
     let mut bench = Bench::new(MODES[0], 2, 2);
     let size = bench.drivers[1].size;
     bench.start_all();
-    for _ in 0..3 {
-        for slot in 0..size / 2 {
-            bench.drivers[1].request(&bench.memory, slot * 2, (BLOCK, 0), 64);
-        }
-        bench.kick(1);
-        std::thread::sleep(Duration::from_millis(20));
+    for slot in 0..size / 2 {
+        bench.drivers[1].request(&bench.memory, slot * 2, (BLOCK, 0), 64);
     }
+    bench.kick(1);
+    std::thread::sleep(Duration::from_millis(20));
     assert!(bench.handler.under_way() <= usize::from(size));
     bench.handler.open_gate();
-    let all = u32::from(size / 2) * 3;
+    let all = u32::from(size / 2);
     bench.wait_until("all are back", |bench| bench.handler.served() == all);
 }

@@ -26,6 +26,7 @@ use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::log_limit::guest_log;
 use crate::sys::poll;
 
 use super::chain::BrokenRing;
@@ -125,7 +126,11 @@ impl Body {
         let ready = match poll::wait_readable([kick, Some(self.woken.as_fd())]) {
             Ok([kick, _]) => kick,
             Err(error) => {
-                log::debug!("queue {}: poll failed: {error}", self.context.index);
+                guest_log!(
+                    log::Level::Debug,
+                    "queue {}: poll failed: {error}",
+                    self.context.index
+                );
                 thread::sleep(POLL_ERROR_REST);
                 return;
             }
@@ -140,8 +145,8 @@ impl Body {
             Kicked::No => {}
             Kicked::Never => {
                 self.kick = None;
-                log::log!(
-                    self.context.counters().level(),
+                guest_log!(
+                    log::Level::Warn,
                     "queue {}: its kick descriptor was closed, no more requests will be seen",
                     self.context.index
                 );
@@ -160,7 +165,8 @@ impl Body {
         }
         self.empty_kicks = self.empty_kicks.saturating_add(1);
         if self.empty_kicks == EMPTY_KICKS_BEFORE_WARNING {
-            log::warn!(
+            guest_log!(
+                log::Level::Warn,
                 "queue {}: the guest announces requests but its memory stays empty here; it is \
                  probably not shared with this program: add share=on to the memory backend",
                 self.context.index
@@ -171,8 +177,8 @@ impl Body {
     fn report(&self, broken: BrokenRing) {
         let counters = self.context.counters();
         Counters::count(&counters.broken_queues);
-        log::log!(
-            counters.level(),
+        guest_log!(
+            log::Level::Warn,
             "queue {} stops until it is set up anew: {broken}",
             self.context.index
         );

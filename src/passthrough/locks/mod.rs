@@ -49,6 +49,7 @@ use super::store::inode::Inode;
 use crate::fs::filesystem::{FlushRequest, LockRequest, OpenNode, ReleaseRequest};
 use crate::fs::late::{RequestId, Waited, WaitingRoom};
 use crate::fs::types::{HeldLock, LockKind, LockType, NodeId};
+use crate::log_limit::guest_log;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::lock::{self, Access};
 use crate::sys::proc_fd::ProcFd;
@@ -240,7 +241,10 @@ impl Shared {
         if locks.waits_for_outside()
             && let Err(error) = Retrier::watch(self, site)
         {
-            log::error!("no thread to wait for locks of others: {error}");
+            guest_log!(
+                log::Level::Error,
+                "no thread to wait for locks of others: {error}"
+            );
             answers.append(locks.refuse(self, Errno::ENOLCK, |_, _| true));
         }
         self.leave(before.saturating_sub(locks.waiter_count()));

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
+use crate::log_limit::guest_log;
 use crate::sys::errno::{Errno, Result};
 
 /// The guest can run into the limit as often as it likes; the log says so once in this time.
@@ -141,7 +142,8 @@ impl FdBudget {
             Ordering::Relaxed,
         );
         if mine.is_ok() {
-            log::warn!(
+            guest_log!(
+                log::Level::Warn,
                 "the guest uses all of its {} descriptors and gets ENFILE; raise --rlimit-nofile, \
                  and let the daemon use file handles (--inode-file-handles) if it does not",
                 self.max

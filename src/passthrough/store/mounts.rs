@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::fd_budget::{FdBudget, FdTicket};
 use super::inode::FileSystemPlace;
+use crate::log_limit::guest_log;
 use crate::passthrough::file_systems::keeps_handles;
 use crate::passthrough::settings::HandlePolicy;
 use crate::passthrough::setup::HandleProblem;
@@ -240,7 +241,8 @@ impl MountTable {
                 "each of its files that the guest knows takes a descriptor"
             }
         };
-        log::warn!(
+        guest_log!(
+            log::Level::Warn,
             "file handles are not used on device {}:{} (mount {mount_id}) below the shared \
              directory, because {problem}; {consequence}",
             dev.major,

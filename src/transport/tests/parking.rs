@@ -443,22 +443,32 @@ fn last_entries_of_a_queue_are_never_parked() {
 }
 
 #[test]
-fn driver_that_offers_a_parked_entry_again_never_has_more_than_a_queue_under_way() {
+fn parked_entry_that_is_offered_again_breaks_the_queue_and_is_answered_once() {
     for threads in [0, 2] {
         let mut bench = Bench::new(MODES[0], threads, 2);
         bench.start_all();
-        for _ in 0..300 {
-            bench.drivers[1].request(&bench.memory, 0, (PARK, 1), 64);
-            bench.drivers[1].publish();
-            bench.kick_hard(1);
-            // So that it never makes more available than the queue has entries.
-            thread::sleep(Duration::from_micros(200));
+        let reply = bench.drivers[1].request(&bench.memory, 0, (PARK, 1), 64);
+        bench.kick(1);
+        bench.wait_until("it is parked", |bench| bench.handler.late_count() == 1);
+        bench.drivers[1].offer(0);
+        bench.drivers[1].publish();
+        bench.kick_hard(1);
+        bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        assert_eq!(bench.stop(1), 1, "the second one is not taken");
+
+        // The front end starts the queue where it was: the entry is under way as before.
+        bench.start(1);
+        bench.wait_until("the next error signal", |bench| bench.errors(1) == 1);
+        for (unique, late) in bench.handler.take_late() {
+            late.finish(&error_reply(unique, 0));
         }
-        bench.wait_until("all are taken", |bench| {
-            bench.handler.late_count() + usize::from(bench.drivers[1].used_idx()) == 300
-        });
-        assert_eq!(bench.handler.late_count(), 126);
-        assert_eq!(bench.stop(1), 300);
+        assert_eq!(bench.wait_used(1), (0, 16));
+        assert_eq!(bench.memory.get(reply, 16), error_reply(1, 0));
+        bench.stop(1);
+
+        // Now it is back, and may be used again.
+        bench.start(1);
+        bench.wait_until("it is parked", |bench| bench.handler.late_count() == 1);
     }
 }
 
