@@ -10,7 +10,6 @@ use std::time::Duration;
 use common::client::Client;
 use common::daemon::Daemon;
 use common::frontend::Setup;
-use common::memory::Span;
 use common::raw::{Answer, RawFrontend, VERSION, msg};
 use common::request::Bytes;
 use common::share::Share;
@@ -232,27 +231,6 @@ fn memory_larger_than_its_file_is_refused() {
         let body = Bytes::new().u64(0).raw(&region(0, len, offset)).done();
         expect_refusal(msg::ADD_MEM_REG, &body, &fds, "ADD_MEM_REG");
     }
-}
-
-/// T159: touching pages beyond the end of a file is SIGBUS.
-#[test]
-#[ignore = "known: a front end that shrinks guest memory ends the daemon by SIGBUS"]
-fn memory_that_shrinks_breaks_only_what_uses_it() {
-    let share = Share::new();
-    let mut client = Client::mount(&Setup::default().queues(2), &share);
-    let mut canary = client.session_on(2);
-    let span = Span {
-        gpa: 0x8_0000_0000,
-        len: 65_536,
-    };
-    let memory = client.vm.add_memory(span);
-    let queue = client.vm.extra_queue(3, span.gpa, 16);
-    client.vm.start_queue(&queue, 0);
-    memory.file().set_len(0).unwrap();
-    queue.kick.write(1).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(client.vm.daemon.is_alive());
-    canary.canary();
 }
 
 #[test]

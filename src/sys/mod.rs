@@ -26,6 +26,7 @@ pub mod poll;
 pub mod proc_fd;
 pub mod process;
 pub mod random;
+pub mod sigbus;
 pub mod signals;
 pub mod socket;
 pub mod thread;

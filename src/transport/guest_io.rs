@@ -3,6 +3,9 @@
 //! In: a table of regions and a list of checked segments. Out: copies of small things, and
 //! preadv2(2)/pwritev2(2) straight from and to guest memory for file data.
 //!
+//! Memory that its owner has taken away is `EIO` here: to the guest, EFAULT would blame the
+//! process that reads or writes.
+//!
 //! Invariants: the only place of this room with raw pointers, and they live no longer than one
 //! system call; nothing outside the segments is touched. A list longer than what one call takes
 //! is moved by several.
@@ -14,12 +17,11 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use vm_memory::VolatileSlice;
-
+use crate::sys::errno::Errno;
 use crate::sys::vectored::{self, IoVecs};
 use crate::wire::channel::FileSpan;
 
-use super::memory::{GuestRam, Segment};
+use super::memory::{GuestRam, Piece, Segment};
 
 /// A position in a list of segments.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,18 +53,18 @@ impl Cursor {
     }
 
     /// The next piece of at most `len` bytes, and moves behind it.
-    fn next_slice<'m>(
+    fn next_piece<'m>(
         &mut self,
         ram: &'m GuestRam,
         segments: &[Segment],
         len: usize,
-    ) -> Option<VolatileSlice<'m>> {
+    ) -> Option<Piece<'m>> {
         let segment = segments.get(self.segment)?;
         let left = segment.len().saturating_sub(self.offset);
         let piece = left.min(len);
-        let slice = ram.slice(segment, self.offset, piece)?;
+        let next = ram.piece(segment, self.offset, piece)?;
         self.advance(segments, piece);
-        Some(slice)
+        Some(next)
     }
 }
 
@@ -79,13 +81,15 @@ pub(super) fn copy_out_at(
     mut buf: &mut [u8],
 ) -> bool {
     while !buf.is_empty() {
-        let Some(slice) = cursor.next_slice(ram, segments, buf.len()) else {
+        let Some(piece) = cursor.next_piece(ram, segments, buf.len()) else {
             return false;
         };
-        let Some((now, later)) = buf.split_at_mut_checked(slice.len()) else {
+        let Some((now, later)) = buf.split_at_mut_checked(piece.len()) else {
             return false;
         };
-        slice.copy_to(now);
+        if !piece.copy_to(now) {
+            return false;
+        }
         buf = later;
     }
     true
@@ -100,13 +104,15 @@ pub(super) fn copy_in(
 ) -> bool {
     let mut cursor = Cursor::at(segments, offset);
     while !bytes.is_empty() {
-        let Some(slice) = cursor.next_slice(ram, segments, bytes.len()) else {
+        let Some(piece) = cursor.next_piece(ram, segments, bytes.len()) else {
             return false;
         };
-        let Some((now, later)) = bytes.split_at_checked(slice.len()) else {
+        let Some((now, later)) = bytes.split_at_checked(piece.len()) else {
             return false;
         };
-        slice.copy_from(now);
+        if !piece.copy_from(now) {
+            return false;
+        }
         bytes = later;
     }
     true
@@ -142,7 +148,7 @@ pub(super) fn write_to_file(
                 done = done.saturating_add(count);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if done == 0 => return Err(error),
+            Err(error) if done == 0 => return Err(as_lost_memory(error)),
             Err(_) => break,
         }
     }
@@ -182,11 +188,19 @@ pub(super) fn read_from_file(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if done == 0 => return Err(error),
+            Err(error) if done == 0 => return Err(as_lost_memory(error)),
             Err(_) => break,
         }
     }
     Ok(done)
+}
+
+/// What an error of preadv2(2) or pwritev2(2) is for the guest.
+fn as_lost_memory(error: io::Error) -> io::Error {
+    match Errno::from(error) {
+        Errno::EFAULT => Errno::EIO.into(),
+        other => other.into(),
+    }
 }
 
 /// Saturates: an offset that large is refused by the call.
@@ -208,9 +222,10 @@ fn fill<'m>(
         if left == 0 {
             break;
         }
-        let Some(slice) = cursor.next_slice(ram, segments, left) else {
+        let Some(piece) = cursor.next_piece(ram, segments, left) else {
             break;
         };
+        let slice = piece.slice();
         // SAFETY: the slice was bounds-checked against its region, whose mapping is readable and
         // writable and kept by `ram` for all of 'm; no reference into guest memory is ever made
         // in this crate.

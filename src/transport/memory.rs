@@ -8,6 +8,8 @@
 //! front-end addresses; a segment or window, once made, lies inside one region. A table never
 //! changes: adding and removing makes a new one that shares the regions, so whoever still works
 //! with the old one works on memory that stays mapped. No Rust reference into the memory exists.
+//! A region that its file was cut under is lost as a whole once that is noticed, see `sys::sigbus`:
+//! every access to it fails from then on, the one that noticed it included.
 //!
 //! Does not: know what a ring or a request is.
 
@@ -17,6 +19,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::sys::sigbus::Watch;
 
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileSlice};
 
@@ -114,6 +118,8 @@ fn overlap(a: u64, a_len: u64, b: u64, b_len: u64) -> bool {
 struct Region {
     spec: RegionSpec,
     size: usize,
+    /// Before the mapping, which must not go first.
+    watch: Watch,
     mapping: MmapRegion<()>,
     /// Bytes of the mapping before the region, from rounding its file offset to a page.
     slack: usize,
@@ -149,12 +155,28 @@ impl Region {
             .ok_or_else(bad_range)?;
         let mapping = MmapRegion::from_file(FileOffset::new(file, map_start), map_len)
             .map_err(|error| MemoryError::Map(spec, error.to_string()))?;
+        let watch = usize::try_from(page)
+            .map_err(io::Error::other)
+            .and_then(|page| Watch::new(mapping.as_ptr(), map_len, page))
+            .map_err(|error| MemoryError::Map(spec, error.to_string()))?;
         Ok(Region {
             spec,
             size: usize::try_from(spec.size).map_err(|_| bad_range())?,
+            watch,
             mapping,
             slack: usize::try_from(slack).map_err(|_| bad_range())?,
         })
+    }
+
+    fn piece(&self, offset: usize, len: usize) -> Option<Piece<'_>> {
+        let slice = self.slice(offset, len)?;
+        let region = self;
+        self.intact(Piece { region, slice })
+    }
+
+    /// Passes on what an access gave, unless the access, or an earlier one, found memory missing.
+    fn intact<T>(&self, got: T) -> Option<T> {
+        (!self.watch.is_lost()).then_some(got)
     }
 
     fn slice(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
@@ -165,6 +187,36 @@ impl Region {
         self.mapping
             .get_slice(self.slack.checked_add(offset)?, len)
             .ok()
+    }
+}
+
+/// Some bytes of guest memory, in bounds and mapped.
+pub(super) struct Piece<'m> {
+    region: &'m Region,
+    slice: VolatileSlice<'m>,
+}
+
+impl<'m> Piece<'m> {
+    /// Length in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.slice.len()
+    }
+
+    /// The bytes, for the kernel, which says itself when some are missing.
+    pub(super) fn slice(&self) -> &VolatileSlice<'m> {
+        &self.slice
+    }
+
+    /// Copies as many bytes as `to` takes; false when some are missing.
+    pub(super) fn copy_to(&self, to: &mut [u8]) -> bool {
+        self.slice.copy_to(to);
+        self.region.intact(()).is_some()
+    }
+
+    /// Puts bytes in place; false when there is no memory for some.
+    pub(super) fn copy_from(&self, from: &[u8]) -> bool {
+        self.slice.copy_from(from);
+        self.region.intact(()).is_some()
     }
 }
 
@@ -321,18 +373,13 @@ impl GuestRam {
     }
 
     /// `len` bytes of the segment from `skip` on.
-    pub(super) fn slice(
-        &self,
-        segment: &Segment,
-        skip: usize,
-        len: usize,
-    ) -> Option<VolatileSlice<'_>> {
+    pub(super) fn piece(&self, segment: &Segment, skip: usize, len: usize) -> Option<Piece<'_>> {
         if skip.checked_add(len)? > segment.len {
             return None;
         }
         self.regions
             .get(segment.region)?
-            .slice(segment.offset.checked_add(skip)?, len)
+            .piece(segment.offset.checked_add(skip)?, len)
     }
 
     /// The range of front-end addresses as a window, if all of it lies in one region.
@@ -375,25 +422,26 @@ impl Window {
     /// One little-endian word; `None` outside the window.
     pub(super) fn load_u16(&self, offset: usize, order: Ordering) -> Option<u16> {
         let raw: u16 = self.slice(offset, 2)?.load(0, order).ok()?;
-        Some(u16::from_le(raw))
+        self.region.intact(u16::from_le(raw))
     }
 
     /// Writes one little-endian word; `None` outside the window.
     pub(super) fn store_u16(&self, offset: usize, value: u16, order: Ordering) -> Option<()> {
-        self.slice(offset, 2)?.store(value.to_le(), 0, order).ok()
+        let stored = self.slice(offset, 2)?.store(value.to_le(), 0, order).ok();
+        self.region.intact(stored)?
     }
 
     /// Copies bytes out of the window, once.
     pub(super) fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.slice(offset, N)?.copy_to(&mut bytes);
-        Some(bytes)
+        self.region.intact(bytes)
     }
 
     /// Copies bytes into the window.
     pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.slice(offset, N)?.copy_from(&bytes);
-        Some(())
+        self.region.intact(())
     }
 }
 

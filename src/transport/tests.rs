@@ -201,8 +201,12 @@ fn entry_offered_again_before_it_came_back_breaks_the_queue() {
         bench.drivers[1].offer(0);
         bench.drivers[1].publish();
         bench.kick_hard(1);
-        bench.handler.open_gate();
+        // The queue's own thread sees it when the first one is done, others before that.
+        if threads == 0 {
+            bench.handler.open_gate();
+        }
         bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        bench.handler.open_gate();
         assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
         assert_eq!(bench.handler.served(), 2, "and only that");
         assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");

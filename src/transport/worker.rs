@@ -103,10 +103,13 @@ struct Body {
 impl Body {
     fn run(mut self) -> u16 {
         let served = self.serve_until_stopped();
+        // Before what is under way is done: the front end need not wait for that to hear of it.
+        if let Err(broken) = served {
+            self.report(broken);
+        }
         self.context.lot.in_flight.wait_for_none();
-        match served {
-            Ok(()) => self.drain.leave_ring(),
-            Err(broken) => self.report(broken),
+        if served.is_ok() {
+            self.drain.leave_ring();
         }
         self.drain.requests().next()
     }

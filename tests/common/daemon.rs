@@ -109,6 +109,8 @@ pub(crate) struct Daemon {
     reader: Option<JoinHandle<()>>,
     status: Option<ExitStatus>,
     directory: TempDir,
+    /// The tree beside the share that must not change, if the test has one.
+    pub(crate) outside: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -132,7 +134,12 @@ impl Daemon {
         };
         command.arg("--socket-path").arg(&socket);
         command.arg("--shared-dir").arg(share);
-        Self::run(command, args, socket, directory)
+        let mut daemon = Self::run(command, args, socket, directory);
+        daemon.outside = share
+            .parent()
+            .map(|base| base.join("outside"))
+            .filter(|outside| outside.is_dir());
+        daemon
     }
 
     /// Starts the binary with an inherited listening socket.
@@ -179,6 +186,7 @@ impl Daemon {
             reader: Some(reader),
             status: None,
             directory,
+            outside: None,
         }
     }
 
@@ -315,6 +323,18 @@ impl Daemon {
         // Fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms; the first here is field 3.
         let ticks = |index: usize| fields[index].parse::<u64>().expect("ticks are a number");
         Duration::from_millis(10 * (ticks(11) + ticks(12)))
+    }
+
+    /// Time that its threads together were on a CPU so far. Finer than [`Self::cpu_time`].
+    pub(crate) fn on_cpu(&self) -> Duration {
+        let path = format!("/proc/{}/task", self.pid());
+        let tasks = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let nanos = tasks.flatten().filter_map(|task| {
+            // The first field of schedstat, in nanoseconds. A thread may have gone meanwhile.
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
     }
 
     pub(crate) fn signal(&self, signal: i32) {
