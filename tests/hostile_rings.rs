@@ -14,99 +14,13 @@ use std::time::Duration;
 use common::client::Client;
 use common::frontend::Setup;
 use common::memory::{MemoryLayout, Span};
-use common::oracle::Oracle;
-use common::queue::{Queue, assert_canary};
+use common::queue::assert_canary;
 use common::request::{Bytes, OUT_HEADER, ROOT, op, out_header};
+use common::rig::{REPLY_ROOM, Rig, descriptor};
 use common::ring::{Descriptor, INDIRECT, NEXT, NotifyMode, WRITE};
 use common::session::Session;
 use common::share::Share;
 use common::u32_of;
-
-const REPLY_ROOM: u32 = 120;
-
-struct Rig {
-    client: Client,
-    canary: Session,
-    oracle: Oracle,
-    share: Share,
-}
-
-impl Rig {
-    fn new(setup: Setup) -> Self {
-        let share = Share::new();
-        let mut client = Client::mount(&setup.queues(2), &share);
-        let mut canary = client.session_on(2);
-        let oracle = Oracle::new(&mut client.vm, &mut canary);
-        Rig {
-            client,
-            canary,
-            oracle,
-            share,
-        }
-    }
-
-    fn queue(&mut self) -> &mut Queue {
-        &mut self.client.session.queue
-    }
-
-    /// Guest memory with a GETATTR of the root in it.
-    fn request(&mut self) -> (u64, u32) {
-        let (message, _) = self.client.message(op::GETATTR, ROOT, &[0; 16]);
-        let gpa = self.queue().scratch(message.len());
-        self.queue().memory.write(gpa, &message);
-        (gpa, u32_of(message.len()))
-    }
-
-    fn reply_room(&mut self) -> u64 {
-        self.queue().scratch(4096)
-    }
-
-    /// The queue must stop with an error, and all else go on.
-    fn expect_broken(mut self, case: &str) {
-        assert!(
-            self.queue().error_signalled(Duration::from_secs(5)),
-            "{case}: no error event\n{}",
-            self.client.vm.daemon.log.describe()
-        );
-        assert!(!self.queue().ring.has_used(), "{case}: a used entry");
-        self.finish(case);
-    }
-
-    /// The queue may stop, or answer with an error.
-    fn expect_broken_or_error(mut self, case: &str) {
-        let completion = self.queue().next_within(Duration::from_secs(1));
-        if completion.is_none() {
-            return self.expect_broken(case);
-        }
-        self.finish(case);
-    }
-
-    /// The next completion must be a drop.
-    fn expect_drop(mut self, case: &str) {
-        let completion = self.queue().next();
-        assert_eq!(completion.used_len, 0, "{case}");
-        self.finish(case);
-    }
-
-    fn finish(mut self, case: &str) {
-        self.oracle
-            .check(&mut self.client.vm, &mut self.canary, case);
-        self.client.restart_queue();
-        self.client.canary();
-        self.oracle
-            .check(&mut self.client.vm, &mut self.canary, case);
-        self.share.assert_outside_unchanged();
-    }
-}
-
-fn descriptor(addr: u64, len: u32, flags: u16) -> Descriptor {
-    Descriptor {
-        addr,
-        len,
-        flags,
-        next: 0,
-    }
-}
 
 #[test]
 fn descriptor_loop_breaks_the_queue_or_is_an_error() {

@@ -15,6 +15,7 @@
 //! request  FUSE messages as bytes, laid out from uapi/linux/fuse.h             (Bytes, Fields)
 //! session  typed FUSE operations over a queue; more in session_data and _lock  (Session)
 //! client   a Vm and a Session in one, for tests of operations                  (Client)
+//! rig      a guest that attacks one queue while another goes on (Rig)
 //! oracle   is the daemon as sound as before a hostile case?                    (Oracle)
 //! templates a well-formed request of every operation, to be damaged
 //! ```
@@ -39,6 +40,7 @@ pub(crate) mod oracle;
 pub(crate) mod queue;
 pub(crate) mod raw;
 pub(crate) mod request;
+pub(crate) mod rig;
 pub(crate) mod ring;
 pub(crate) mod session;
 pub(crate) mod session_data;
