@@ -47,6 +47,26 @@ impl CapabilitySets {
         low.effective & FSETID_BIT != 0
     }
 
+    /// Every permitted capability, as the bit of its number.
+    pub fn permitted_bits(&self) -> u64 {
+        self.bits_of(|word| word.permitted)
+    }
+
+    /// Every effective capability, as the bit of its number.
+    pub fn effective_bits(&self) -> u64 {
+        self.bits_of(|word| word.effective)
+    }
+
+    /// Every inheritable capability, as the bit of its number.
+    pub fn inheritable_bits(&self) -> u64 {
+        self.bits_of(|word| word.inheritable)
+    }
+
+    fn bits_of(&self, set: impl Fn(&CapabilityWord) -> u32) -> u64 {
+        let [low, high] = &self.0;
+        u64::from(set(high)) << u32::BITS | u64::from(set(low))
+    }
+
     /// The same sets without what lets more be done to inode flags than their owner may:
     /// `CAP_LINUX_IMMUTABLE` for the immutable and append-only flags, `CAP_SYS_RESOURCE` for the
     /// journalling of contents. They stay permitted.

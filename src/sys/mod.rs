@@ -23,6 +23,7 @@ pub mod mount;
 pub mod open;
 pub mod path_ops;
 pub mod poll;
+pub mod prctl;
 pub mod proc_fd;
 pub mod process;
 pub mod random;

@@ -17,6 +17,7 @@
 //! client   a Vm and a Session in one, for tests of operations                  (Client)
 //! rig      a guest that attacks one queue while another goes on (Rig)
 //! oracle   is the daemon as sound as before a hostile case?                    (Oracle)
+//! child    parts of a test in a process of its own                             (Child)
 //! templates a well-formed request of every operation, to be damaged
 //! ```
 //!
@@ -32,6 +33,7 @@
     reason = "every test binary compiles this module and uses a part of it"
 )]
 
+pub(crate) mod child;
 pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod frontend;
