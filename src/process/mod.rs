@@ -8,4 +8,5 @@ pub mod logging;
 pub mod pid_file;
 pub mod sandbox;
 pub mod seccomp;
+mod seccomp_allowlist;
 pub mod shutdown;

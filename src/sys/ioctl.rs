@@ -39,14 +39,14 @@ pub enum InodeCommand {
     MeasureVerity,
 }
 
-const GET_FLAGS: libc::Ioctl = libc::_IOR::<c_long>(b'f' as u32, 1);
+pub(crate) const GET_FLAGS: libc::Ioctl = libc::_IOR::<c_long>(b'f' as u32, 1);
 const GET_FLAGS_32: libc::Ioctl = libc::_IOR::<c_int>(b'f' as u32, 1);
-const SET_FLAGS: libc::Ioctl = libc::_IOW::<c_long>(b'f' as u32, 2);
+pub(crate) const SET_FLAGS: libc::Ioctl = libc::_IOW::<c_long>(b'f' as u32, 2);
 const SET_FLAGS_32: libc::Ioctl = libc::_IOW::<c_int>(b'f' as u32, 2);
-const GET_EXTENDED: libc::Ioctl = libc::_IOR::<ExtendedFlags>(b'X' as u32, 31);
-const SET_EXTENDED: libc::Ioctl = libc::_IOW::<ExtendedFlags>(b'X' as u32, 32);
-const ENABLE_VERITY: libc::Ioctl = libc::_IOW::<EnableVerityArg>(b'f' as u32, 133);
-const MEASURE_VERITY: libc::Ioctl = libc::_IOWR::<VerityDigestHeader>(b'f' as u32, 134);
+pub(crate) const GET_EXTENDED: libc::Ioctl = libc::_IOR::<ExtendedFlags>(b'X' as u32, 31);
+pub(crate) const SET_EXTENDED: libc::Ioctl = libc::_IOW::<ExtendedFlags>(b'X' as u32, 32);
+pub(crate) const ENABLE_VERITY: libc::Ioctl = libc::_IOW::<EnableVerityArg>(b'f' as u32, 133);
+pub(crate) const MEASURE_VERITY: libc::Ioctl = libc::_IOWR::<VerityDigestHeader>(b'f' as u32, 134);
 
 impl InodeCommand {
     /// The command with this number.
@@ -71,7 +71,7 @@ impl InodeCommand {
     clippy::cast_sign_loss,
     reason = "a command has 32 bits; glibc passes it as unsigned long, musl as int"
 )]
-const fn number_of(command: libc::Ioctl) -> u32 {
+pub(crate) const fn number_of(command: libc::Ioctl) -> u32 {
     command as u32
 }
 

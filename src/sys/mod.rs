@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod dirent;
 pub mod errno;
 pub mod file_handle;
+pub mod filter_args;
 pub mod fork;
 pub mod fs_type;
 pub mod group;
