@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Parser, ValueEnum};
 
 use super::process_options::ProcessOptions;
@@ -78,6 +79,7 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_name = "DIR",
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         required_unless_present_any = ["print_capabilities", "compat"]
     )]
     pub(crate) shared_dir: Option<PathBuf>,
@@ -91,6 +93,7 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_name = "PATH",
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         required_unless_present_any = ["socket", "fd", "print_capabilities"]
     )]
     pub(crate) socket_path: Option<PathBuf>,

@@ -73,6 +73,8 @@ pub struct Connection {
 /// Why there is no socket.
 #[derive(Debug)]
 pub enum ListenError {
+    /// The path is empty.
+    NoPath,
     /// The path does not fit into a socket address.
     PathTooLong(PathBuf),
     /// The directory of the socket is missing.
@@ -100,6 +102,9 @@ pub enum ListenError {
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ListenError::NoPath => {
+                f.write_str("the socket path is empty; give the path of a socket to create")
+            }
             ListenError::PathTooLong(path) => write!(
                 f,
                 "socket path {} is longer than {SOCKET_PATH_LEN_MAX} bytes; choose a shorter one",
@@ -155,7 +160,8 @@ impl std::error::Error for ListenError {
             | ListenError::Group(_, error)
             | ListenError::Accept(error) => Some(error),
             ListenError::Inherit(_, error) => Some(error),
-            ListenError::PathTooLong(_)
+            ListenError::NoPath
+            | ListenError::PathTooLong(_)
             | ListenError::NoDirectory(..)
             | ListenError::NotASocket(_)
             | ListenError::NoGroup(_)
@@ -184,6 +190,10 @@ impl Listener {
     }
 
     fn bind(path: &Path, group: Option<&str>) -> Result<Self, ListenError> {
+        if path.as_os_str().is_empty() {
+            // The kernel would choose an abstract name that nobody knows.
+            return Err(ListenError::NoPath);
+        }
         if path.as_os_str().len() > SOCKET_PATH_LEN_MAX {
             return Err(ListenError::PathTooLong(path.to_owned()));
         }
