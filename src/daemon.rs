@@ -15,9 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
 use crate::passthrough::setup::SetupError;
+use crate::process::background::{self, BackgroundError, Detached, Silence};
 use crate::process::capabilities::CapabilityChanges;
 use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{CreatedSocket, ListenError, Listener, SocketSource};
+use crate::process::readiness::Readiness;
+use crate::process::sandbox::supervisor::ParentLink;
 use crate::process::sandbox::{self, Confined, Role, SandboxError, SandboxSettings, SharedDir};
 use crate::process::seccomp::SeccompAction;
 use crate::process::shutdown::{Arrival, Watch, accept_or_signal};
@@ -68,6 +71,8 @@ pub enum DaemonError {
         /// How many.
         limit: u64,
     },
+    /// The daemon cannot go into the background.
+    Background(BackgroundError),
     /// The signals that ask for the end cannot be heard.
     Signals(Errno),
     /// The daemon cannot be confined.
@@ -91,6 +96,7 @@ impl fmt::Display for DaemonError {
                 "only {limit} files can be open at once, and it must be at least {NOFILE_MIN}; \
                  raise it with --rlimit-nofile or ulimit -n"
             ),
+            DaemonError::Background(error) => error.fmt(f),
             DaemonError::Signals(_) => f.write_str("cannot wait for signals"),
             DaemonError::Sandbox(error) => error.fmt(f),
             DaemonError::Share(error) => error.fmt(f),
@@ -106,6 +112,7 @@ impl Error for DaemonError {
         match self {
             DaemonError::Limit(error) => error.source(),
             DaemonError::FewDescriptors { .. } => None,
+            DaemonError::Background(error) => error.source(),
             DaemonError::Signals(errno) => Some(errno),
             DaemonError::Sandbox(error) => error.source(),
             DaemonError::Share(error) => error.source(),
@@ -154,6 +161,13 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
     if let Err(error) = ignore_file_size_signal() {
         log::warn!("writing beyond the file size limit will end the daemon: {error}");
     }
+    let mut readiness = Readiness::from_environment();
+    if config.daemonize {
+        match background::detach().map_err(DaemonError::Background)? {
+            Detached::Starter(end) => return Ok(Outcome::Watched(end)),
+            Detached::Daemon(background) => readiness = readiness.with_background(background),
+        }
+    }
     let signals = Signals::block().map_err(DaemonError::Signals)?;
     let shared_dir = SharedDir::open(&config.shared_dir).map_err(DaemonError::Sandbox)?;
     let listener = Listener::open(&config.socket, config.socket_group.as_deref())
@@ -166,7 +180,9 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
     match sandbox::enter(&config.sandbox, shared_dir).map_err(DaemonError::Sandbox)? {
         Role::Supervisor(child) => {
             drop(socket);
-            let end = child.watch(&signals, || ()).map_err(DaemonError::Sandbox)?;
+            let end = child
+                .watch(&signals, || readiness.announce())
+                .map_err(DaemonError::Sandbox)?;
             if let ChildEnd::Signalled(number) = end {
                 log::error!("the process that serves was killed by signal {number}");
             }
@@ -188,6 +204,7 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
                 signals,
                 socket,
                 files,
+                readiness,
             }
             .run(share, confined)
         }
@@ -201,6 +218,7 @@ struct ServingProcess<'config> {
     socket: UnixListener,
     /// Unless another process keeps them.
     files: Option<CreatedSocket>,
+    readiness: Readiness,
 }
 
 impl ServingProcess<'_> {
@@ -211,15 +229,18 @@ impl ServingProcess<'_> {
             proc_fd,
             parent,
         } = confined;
+        let on_ready = match parent {
+            Some(parent) => OnReady::TellParent(parent, self.readiness.leave_to_parent()),
+            None => OnReady::Announce(self.readiness),
+        };
         let share = PassthroughFs::from_fd(share, root, proc_fd, &config.shared_dir)
             .map_err(DaemonError::Share)?;
         log::info!(
             "sharing {}, waiting for the front end to connect",
             config.shared_dir.display()
         );
-        if let Some(parent) = &parent {
-            parent.ready();
-        }
+        // The link to the parent is kept: its end says that this process has ended.
+        let _parent = on_ready.tell();
         let stream =
             match accept_or_signal(&self.socket, &self.signals).map_err(DaemonError::Listen)? {
                 Arrival::FrontEnd(stream) => stream,
@@ -246,6 +267,30 @@ impl ServingProcess<'_> {
         let Ended::Disconnected = served.map_err(DaemonError::Transport)?;
         log::info!("front end disconnected, ending");
         Ok(Outcome::Disconnected)
+    }
+}
+
+/// What the process that serves does when it is ready.
+enum OnReady {
+    /// It tells its parent, which announces it, and leaves the standard streams.
+    TellParent(ParentLink, Silence),
+    /// It announces it itself.
+    Announce(Readiness),
+}
+
+impl OnReady {
+    fn tell(self) -> Option<ParentLink> {
+        match self {
+            OnReady::TellParent(parent, streams) => {
+                parent.ready();
+                streams.fall();
+                Some(parent)
+            }
+            OnReady::Announce(readiness) => {
+                readiness.announce();
+                None
+            }
+        }
     }
 }
 

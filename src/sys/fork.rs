@@ -86,7 +86,7 @@ pub fn fork(namespaces: Namespaces) -> Result<Forked> {
 }
 
 /// Threads of this process.
-fn thread_count() -> Result<usize> {
+pub(super) fn thread_count() -> Result<usize> {
     let tasks = fs::read_dir("/proc/self/task").map_err(Errno::from)?;
     Ok(tasks.count())
 }

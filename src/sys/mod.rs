@@ -9,6 +9,7 @@ pub mod control_socket;
 pub mod credentials;
 pub mod data;
 pub mod descriptors;
+pub mod detach;
 pub mod dirent;
 pub mod errno;
 pub mod file_handle;
