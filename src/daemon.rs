@@ -16,13 +16,13 @@ use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
 use crate::passthrough::setup::SetupError;
 use crate::process::background::{self, BackgroundError, Detached, Silence};
-use crate::process::capabilities::CapabilityChanges;
+use crate::process::capabilities::{self, CapabilityChanges, CapabilityError, Needs, Prepared};
 use crate::process::limits::{LimitError, limit_open_files};
 use crate::process::listener::{CreatedSocket, ListenError, Listener, SocketSource};
 use crate::process::readiness::Readiness;
 use crate::process::sandbox::supervisor::ParentLink;
 use crate::process::sandbox::{self, Confined, Role, SandboxError, SandboxSettings, SharedDir};
-use crate::process::seccomp::SeccompAction;
+use crate::process::seccomp::{self, SeccompAction, SeccompError, Uses};
 use crate::process::shutdown::{Arrival, Watch, accept_or_signal};
 use crate::server::Server;
 use crate::server::gate_read_only::ReadOnlyGate;
@@ -77,6 +77,10 @@ pub enum DaemonError {
     Signals(Errno),
     /// The daemon cannot be confined.
     Sandbox(SandboxError),
+    /// Capabilities cannot be given up.
+    Capabilities(CapabilityError),
+    /// There is no filter of system calls.
+    Seccomp(SeccompError),
     /// The directory cannot be shared.
     Share(SetupError),
     /// There is no socket, or nobody came through it.
@@ -99,6 +103,8 @@ impl fmt::Display for DaemonError {
             DaemonError::Background(error) => error.fmt(f),
             DaemonError::Signals(_) => f.write_str("cannot wait for signals"),
             DaemonError::Sandbox(error) => error.fmt(f),
+            DaemonError::Capabilities(error) => error.fmt(f),
+            DaemonError::Seccomp(error) => error.fmt(f),
             DaemonError::Share(error) => error.fmt(f),
             DaemonError::Listen(error) => error.fmt(f),
             DaemonError::Watch(_) => f.write_str("cannot start a thread that waits for signals"),
@@ -115,6 +121,8 @@ impl Error for DaemonError {
             DaemonError::Background(error) => error.source(),
             DaemonError::Signals(errno) => Some(errno),
             DaemonError::Sandbox(error) => error.source(),
+            DaemonError::Capabilities(error) => error.source(),
+            DaemonError::Seccomp(error) => error.source(),
             DaemonError::Share(error) => error.source(),
             DaemonError::Listen(error) => error.source(),
             DaemonError::Watch(error) => Some(error),
@@ -177,7 +185,9 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
     // The guest's modes are final: its kernel has applied the caller's mask already.
     set_umask(0);
     let (socket, files) = listener.into_parts();
-    match sandbox::enter(&config.sandbox, shared_dir).map_err(DaemonError::Sandbox)? {
+    let prepared = capabilities::prepare().map_err(DaemonError::Capabilities)?;
+    let role = sandbox::enter(&config.sandbox, shared_dir, prepared);
+    match role.map_err(DaemonError::Sandbox)? {
         Role::Supervisor(child) => {
             drop(socket);
             let end = child
@@ -191,6 +201,7 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
             Ok(Outcome::Watched(end))
         }
         Role::Server(confined) => {
+            lock_down(config, &share, prepared)?;
             let files = match (files, &confined.parent) {
                 // The parent removes them; here their paths may lead elsewhere.
                 (Some(files), Some(_)) => {
@@ -209,6 +220,23 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
             .run(share, confined)
         }
     }
+}
+
+/// Takes from the process what serving does not need, as far as it is not a matter of paths.
+/// Threads that are started from here on have no more.
+fn lock_down(
+    config: &DaemonConfig,
+    share: &ShareSettings,
+    prepared: Prepared,
+) -> Result<(), DaemonError> {
+    let file_handles = !share.pins_every_node();
+    let needs = Needs {
+        file_handles,
+        immutable: share.ioctl_rights.immutable,
+    };
+    capabilities::restrict(prepared, needs, &config.capability_changes)
+        .map_err(DaemonError::Capabilities)?;
+    seccomp::enter(config.seccomp, Uses { file_handles }).map_err(DaemonError::Seccomp)
 }
 
 /// The process that serves, before it has a front end.

@@ -27,7 +27,11 @@ const NOBODY: &str = "65534";
 #[ignore = "runs in a process of its own"]
 fn child_restricts_itself() {
     let Some(case) = case() else { return };
-    virtiofsd::start_logging(log::LevelFilter::Debug).expect("there is no other logger");
+    virtiofsd::start_logging(
+        log::LevelFilter::Debug,
+        virtiofsd::LogDestination::StandardError,
+    )
+    .expect("there is no other logger");
     let changes = match std::env::var(CHANGES) {
         Ok(text) => text.parse().expect("well-formed"),
         Err(_) => CapabilityChanges::default(),

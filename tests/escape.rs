@@ -17,6 +17,12 @@ use common::share::Share;
 
 const REG: u32 = libc::S_IFREG;
 
+/// A mounted guest whose daemon has nothing but its own checks to keep it in the share.
+fn unconfined(share: &Share, args: &[&str]) -> Client {
+    let args = [&["--sandbox", "none"], args].concat();
+    Client::with_args(share, &args)
+}
+
 /// Does `step` again and again until dropped.
 struct Meanwhile {
     stop: Arc<AtomicBool>,
@@ -63,7 +69,7 @@ fn swap(one: &Path, other: &Path) {
 fn parent_names_lead_nowhere() {
     let share = Share::new();
     share.mkdir("dir");
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = unconfined(&share, &[]);
     let dir = client.node("dir");
     let up: [&[u8]; 7] = [
         b"..",
@@ -103,7 +109,7 @@ fn symlinks_out_of_the_share_are_never_followed() {
     symlink("../outside/victim", share.at("file")).unwrap();
     symlink("../outside", share.at("dir")).unwrap();
     symlink("/", share.at("root")).unwrap();
-    let mut client = Client::with_args(&share, &["--xattr"]);
+    let mut client = unconfined(&share, &["--xattr"]);
     for name in ["file", "dir", "root"] {
         let entry = client.lookup(ROOT, name).unwrap();
         assert_eq!(entry.attr.mode & libc::S_IFMT, libc::S_IFLNK);
@@ -148,7 +154,7 @@ fn file_swapped_with_a_symlink_never_reaches_outside() {
     share.write("file", b"inside");
     symlink("../outside/victim", share.at("link")).unwrap();
     let (one, other) = (share.at("file"), share.at("link"));
-    let mut client = Client::with_args(&share, &["--cache", "never"]);
+    let mut client = unconfined(&share, &["--cache", "never"]);
     let oracle = client.oracle();
     let swapping = Meanwhile::new(move || swap(&one, &other));
     for _ in 0..3000 {
@@ -191,7 +197,7 @@ fn directory_swapped_with_a_symlink_never_reaches_outside() {
     share.write("dir/victim", b"inside");
     symlink("../outside", share.at("link")).unwrap();
     let (one, other) = (share.at("dir"), share.at("link"));
-    let mut client = Client::with_args(&share, &["--cache", "never"]);
+    let mut client = unconfined(&share, &["--cache", "never"]);
     let swapping = Meanwhile::new(move || swap(&one, &other));
     for index in 0..2000 {
         let Ok(dir) = client.lookup(ROOT, "dir") else {
@@ -222,7 +228,7 @@ fn file_swapped_with_a_fifo_never_hangs_the_queue() {
     share.write("file", b"inside");
     common::sys::mknod(&share.at("fifo"), libc::S_IFIFO | 0o644, 0).unwrap();
     let (one, other) = (share.at("file"), share.at("fifo"));
-    let mut client = Client::with_args(&share, &["--cache", "never"]);
+    let mut client = unconfined(&share, &["--cache", "never"]);
     let swapping = Meanwhile::new(move || swap(&one, &other));
     for _ in 0..2000 {
         for flags in [libc::O_RDONLY, libc::O_WRONLY] {
@@ -246,7 +252,7 @@ fn file_swapped_with_a_fifo_never_hangs_the_queue() {
 fn directory_moved_out_of_the_share_gives_no_way_up() {
     let share = Share::new();
     fs::create_dir_all(share.at("dir/sub")).unwrap();
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = unconfined(&share, &[]);
     let dir = client.node("dir");
     let sub = client.lookup(dir, "sub").unwrap().node;
     // Beside the canary, so that the canary itself stays as it is.
@@ -268,7 +274,7 @@ fn magic_links_are_not_followed() {
     symlink("/proc/self/root", share.at("root")).unwrap();
     symlink("/proc/self/fd/0", share.at("fd")).unwrap();
     symlink("/proc/self/cwd", share.at("cwd")).unwrap();
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = unconfined(&share, &[]);
     for name in ["root", "fd", "cwd"] {
         let node = client.node(name);
         assert!(client.open(node, libc::O_RDONLY).is_err(), "{name}");
@@ -281,7 +287,7 @@ fn magic_links_are_not_followed() {
 fn root_that_is_renamed_on_the_host_stays_the_root() {
     let share = Share::new();
     share.write("file", b"data");
-    let mut client = Client::with_args(&share, &["--cache", "never"]);
+    let mut client = unconfined(&share, &["--cache", "never"]);
     let moved = share.base().join("elsewhere");
     fs::rename(share.path(), &moved).unwrap();
     fs::create_dir(share.path()).unwrap();
@@ -298,7 +304,7 @@ fn root_that_is_renamed_on_the_host_stays_the_root() {
 fn hard_links_are_made_of_the_node_and_not_of_a_path() {
     let share = Share::new();
     share.write("file", b"inside");
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = unconfined(&share, &[]);
     let node = client.node("file");
     let inode = share.stat("file").ino();
     // The name leads elsewhere now; the node is still the file that was looked up.
@@ -315,7 +321,7 @@ fn devices_and_fifos_of_the_guest_are_never_opened() {
         return;
     }
     let share = Share::new();
-    let mut client = Client::with_args(&share, &[]);
+    let mut client = unconfined(&share, &[]);
     let oracle = client.oracle();
     // Major and minor of /dev/null and /dev/mem; a block device; a FIFO; a socket.
     let kinds = [

@@ -59,6 +59,9 @@ fn host_label(share: &Share, name: &str, label: &CStr) -> Option<Vec<u8>> {
     sys::get_xattr(&share.at(name), label).ok()
 }
 
+/// The kernel keeps trusted attributes for CAP_SYS_ADMIN, xattr(7).
+const MAY_SET_TRUSTED: &str = "--modcaps=+sys_admin";
+
 /// Whether attributes of this kind can be set in the temporary directory.
 fn may_label_or_skip(test: &str) -> bool {
     let probe = Share::new();
@@ -77,7 +80,8 @@ fn everything_has_its_labels_whatever_the_guests_version() {
     }
     for guest in GUESTS {
         let share = Share::new();
-        let mut client = mounted(&share, &["--security-label"], guest);
+        let args = ["--security-label", MAY_SET_TRUSTED];
+        let mut client = mounted(&share, &args, guest);
         client.extension = label_extension(&[("trusted.one", LABEL), ("trusted.two", b"2")]);
         for (name, made) in make_all(&mut client) {
             assert!(made.is_ok(), "{guest:?} {name}: {made:?}");
@@ -111,7 +115,8 @@ fn labels_live_under_the_names_of_the_map() {
         return;
     }
     let share = Share::new();
-    let args = ["--security-label", "--xattrmap=:map::trusted.virtiofs.:"];
+    let map = "--xattrmap=:map::trusted.virtiofs.:";
+    let args = ["--security-label", map, MAY_SET_TRUSTED];
     let mut client = mounted(&share, &args, GUESTS[0]);
     client.extension = label_extension(&[("security.selinux", LABEL)]);
     for (name, made) in make_all(&mut client) {

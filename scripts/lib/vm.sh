@@ -60,7 +60,7 @@ start_daemon() {
     DAEMON_LOG=$VM_DIR/daemon.log
     # Split at blanks on purpose: it holds several options.
     read -r -a extra <<<"${VIRTIOFSD_ARGS:-}"
-    with_leash "$DAEMON" --socket-path "$VM_DIR/fs.sock" --shared-dir "$dir" --sandbox none \
+    with_leash "$DAEMON" --socket-path "$VM_DIR/fs.sock" --shared-dir "$dir" \
         "$@" "${extra[@]}" </dev/null >"$DAEMON_LOG" 2>&1 &
     DAEMON_PID=$!
     own_process "$DAEMON_PID"

@@ -390,6 +390,9 @@ fn warn_of_missing(missing: CapabilitySet, added: CapabilitySet) {
 fn keep(_prepared: Prepared, kept: CapabilitySet) -> Result<(), CapabilityError> {
     prctl::forbid_new_privileges().map_err(|errno| CapabilityError::NewPrivileges(errno.into()))?;
     empty_bounding_set()?;
+    // libcap-ng remembers the process that prepared it, of which this one may be a child; 0 is
+    // the calling thread, capset(2).
+    capng::setpid(0);
     capng::clear(Set::BOTH);
     let updates = kept.members().map(|capability| CUpdate {
         action: Action::ADD,

@@ -173,6 +173,7 @@ const FILES: &[Rule] = &[
             &[int(1, args::FCNTL_GET_LOCK)],
             &[int(1, args::FCNTL_DUPLICATE)],
             &[int(1, args::FCNTL_GET_DESCRIPTOR_FLAGS)],
+            &[int(1, args::FCNTL_SET_DESCRIPTOR_FLAGS)],
         ],
         "GETLK, SETLK; FLUSH by dup and close; O_NONBLOCK of eventfds; std checks descriptors",
     ),
@@ -387,12 +388,13 @@ const ENDING: &[Rule] = &[
     allow("exit_group", "the end"),
     allow(
         "fstat",
-        "a backtrace maps the binary; sizes of memory files",
+        "stat(3) of some C libraries, for a backtrace; tells no more than statx",
     ),
-    allow("newfstatat", "the same with glibc 2.33 to 2.38"),
+    allow("newfstatat", "the same"),
+    allow_for(For::MuslX86, "stat", "the same"),
     allow(
         "writev",
-        "std writes panic messages; standard error of musl",
+        "glibc says what is wrong with the heap before it aborts",
     ),
 ];
 

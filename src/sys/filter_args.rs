@@ -52,6 +52,8 @@ pub const FCNTL_DUPLICATE: u64 = word(libc::F_DUPFD_CLOEXEC);
 /// See [`FCNTL_DUPLICATE`].
 pub const FCNTL_GET_DESCRIPTOR_FLAGS: u64 = word(libc::F_GETFD);
 /// See [`FCNTL_DUPLICATE`].
+pub const FCNTL_SET_DESCRIPTOR_FLAGS: u64 = word(libc::F_SETFD);
+/// See [`FCNTL_DUPLICATE`].
 pub const FCNTL_GET_STATUS_FLAGS: u64 = word(libc::F_GETFL);
 /// See [`FCNTL_DUPLICATE`].
 pub const FCNTL_SET_STATUS_FLAGS: u64 = word(libc::F_SETFL);

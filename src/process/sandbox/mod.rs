@@ -36,6 +36,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::process::capabilities::Prepared;
 use crate::sys::credentials;
 use crate::sys::errno::Errno;
 use crate::sys::fork::Namespaces;
@@ -139,7 +140,11 @@ pub enum Role {
 ///
 /// # Errors
 /// [`SandboxError`], in the process where the step failed.
-pub fn enter(settings: &SandboxSettings, share: SharedDir) -> Result<Role, SandboxError> {
+pub fn enter(
+    settings: &SandboxSettings,
+    share: SharedDir,
+    prepared: Prepared,
+) -> Result<Role, SandboxError> {
     let is_root = credentials::effective_uid() == 0;
     if settings.mode != SandboxMode::Namespace
         && !(settings.uid_map.is_empty() && settings.gid_map.is_empty())
@@ -150,8 +155,8 @@ pub fn enter(settings: &SandboxSettings, share: SharedDir) -> Result<Role, Sandb
         drop_groups()?;
     }
     match settings.mode {
-        SandboxMode::Namespace => namespace::enter(settings, &share),
-        SandboxMode::Chroot if is_root => enter_chroot(&share),
+        SandboxMode::Namespace => namespace::enter(settings, &share, prepared),
+        SandboxMode::Chroot if is_root => enter_chroot(&share, prepared),
         SandboxMode::Chroot => Err(SandboxError::ChrootNeedsRoot),
         SandboxMode::None => Ok(Role::Server(Confined {
             root: share.pinned,
@@ -161,9 +166,9 @@ pub fn enter(settings: &SandboxSettings, share: SharedDir) -> Result<Role, Sandb
     }
 }
 
-fn enter_chroot(share: &SharedDir) -> Result<Role, SandboxError> {
+fn enter_chroot(share: &SharedDir, prepared: Prepared) -> Result<Role, SandboxError> {
     let parent = match supervisor::split(Namespaces::empty())? {
-        supervisor::Split::Parent(waiting) => return waiting.go().map(Role::Supervisor),
+        supervisor::Split::Parent(waiting) => return waiting.go(prepared).map(Role::Supervisor),
         supervisor::Split::Child(link) => link,
     };
     parent.wait_for_go();

@@ -14,6 +14,7 @@ use super::error::{MountStep, SandboxError};
 use super::id_maps::{self, IdMapEntry, MapWriter};
 use super::supervisor::{self, ParentLink, Split};
 use super::{Confined, Role, SandboxSettings, SharedDir, private_proc_fd, root_of_process};
+use crate::process::capabilities::Prepared;
 use crate::sys::credentials;
 use crate::sys::errno::Errno;
 use crate::sys::fork::Namespaces;
@@ -22,7 +23,11 @@ use crate::sys::mount::{self, Submounts};
 use crate::sys::open;
 
 /// Splits off the child and confines it.
-pub(super) fn enter(settings: &SandboxSettings, share: &SharedDir) -> Result<Role, SandboxError> {
+pub(super) fn enter(
+    settings: &SandboxSettings,
+    share: &SharedDir,
+    prepared: Prepared,
+) -> Result<Role, SandboxError> {
     let maps = Maps::wanted(settings);
     let mut namespaces = Namespaces::MOUNT | Namespaces::PID | Namespaces::NETWORK;
     namespaces.set(Namespaces::USER, maps.is_some());
@@ -31,7 +36,7 @@ pub(super) fn enter(settings: &SandboxSettings, share: &SharedDir) -> Result<Rol
             if let Some(maps) = &maps {
                 maps.writer.write(child.pid(), &maps.uid, &maps.gid)?;
             }
-            child.go().map(Role::Supervisor)
+            child.go(prepared).map(Role::Supervisor)
         }
         Split::Child(parent) => confine(share, maps.as_ref(), parent).map(Role::Server),
     }

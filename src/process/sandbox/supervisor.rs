@@ -9,7 +9,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
 
 use super::error::SandboxError;
-use crate::process::capabilities;
+use crate::process::capabilities::{self, Prepared};
 use crate::sys::errno::Errno;
 use crate::sys::fork::{self, ChildEnd, ChildPid, Forked, Namespaces};
 use crate::sys::poll;
@@ -87,8 +87,8 @@ impl WaitingChild {
     ///
     /// # Errors
     /// [`SandboxError::Pipe`], [`SandboxError::DropCapabilities`].
-    pub(super) fn go(mut self) -> Result<Supervisor, SandboxError> {
-        capabilities::drop_all().map_err(SandboxError::DropCapabilities)?;
+    pub(super) fn go(mut self, prepared: Prepared) -> Result<Supervisor, SandboxError> {
+        capabilities::drop_all(prepared).map_err(SandboxError::DropCapabilities)?;
         // A child that has ended already says by its status what went wrong.
         if let Err(error) = self.go.write_all(&TOKEN) {
             log::debug!("the child did not wait: {error}");
