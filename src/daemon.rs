@@ -310,8 +310,8 @@ impl OnReady {
     fn tell(self) -> Option<ParentLink> {
         match self {
             OnReady::TellParent(parent, streams) => {
-                parent.ready();
                 streams.fall();
+                parent.ready();
                 Some(parent)
             }
             OnReady::Announce(readiness) => {

@@ -5,9 +5,9 @@
 //! ```text
 //!   starter ---fork---> daemon, in a session of its own
 //!     | waits             | starts; standard streams are still those of the starter
+//!     |                   | standard streams go to /dev/null, working directory to /
 //!     |<----- ready ------| (or the end of the pipe: it has ended)
-//!     | ends: 0 (or the   | standard streams go to /dev/null,
-//!     | daemon's status)  | working directory to /
+//!     | ends: 0, or the daemon's status
 //! ```
 //!
 //! /dev/null is opened before the fork, so that a daemon in a sandbox has it, too. Does not: log
@@ -20,6 +20,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
 
+use super::logging::remember_process_id;
 use crate::sys::detach::{new_session, replace_stdio};
 use crate::sys::errno::Errno;
 use crate::sys::fork::{self, ChildEnd, Forked, Namespaces};
@@ -114,6 +115,7 @@ pub fn detach() -> Result<Detached, BackgroundError> {
         }
         Forked::Child => {
             drop(reader);
+            remember_process_id();
             new_session().map_err(BackgroundError::Session)?;
             Ok(Detached::Daemon(Background {
                 starter: writer,
@@ -138,14 +140,14 @@ fn wait(mut reader: PipeReader) -> Wait {
 }
 
 impl Background {
-    /// Lets the starter end, and leaves its streams and its directory.
+    /// Leaves the starter's streams and its directory, and lets it end.
     pub fn release(mut self) {
-        if let Err(error) = self.starter.write_all(&TOKEN) {
-            log::debug!("nobody waits for the daemon to be ready: {error}");
-        }
         self.streams.fall();
         if let Err(error) = env::set_current_dir("/") {
             log::debug!("the working directory stays as it is: {error}");
+        }
+        if let Err(error) = self.starter.write_all(&TOKEN) {
+            log::debug!("nobody waits for the daemon to be ready: {error}");
         }
     }
 

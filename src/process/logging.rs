@@ -11,12 +11,17 @@
 
 use env_logger::Builder;
 use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use syslog::{Facility, Formatter3164, Logger, LoggerBackend};
 
 /// What the lines in the syslog are marked with, whatever the binary is called.
 const PROCESS_NAME: &str = "virtiofsd";
+
+/// What the lines in the syslog have as process id: that of the process outside, which is the one
+/// in the pid file, also when a child in a namespace of its own (its process 1) says something.
+static PROCESS_ID: AtomicU32 = AtomicU32::new(0);
 
 /// How long a line may wait for a syslog that does not read; then it is lost. Without a limit a
 /// stuck syslog would stop the daemon.
@@ -37,6 +42,7 @@ pub enum LogDestination {
 /// # Errors
 /// When a logger is installed already.
 pub fn start(level: LevelFilter, destination: LogDestination) -> Result<(), SetLoggerError> {
+    remember_process_id();
     if destination == LogDestination::StandardError {
         return start_stderr(level);
     }
@@ -57,6 +63,11 @@ pub fn start(level: LevelFilter, destination: LogDestination) -> Result<(), SetL
     }
 }
 
+/// Makes the calling process the one that log lines are from.
+pub(super) fn remember_process_id() {
+    PROCESS_ID.store(std::process::id(), Ordering::Relaxed);
+}
+
 fn start_stderr(level: LevelFilter) -> Result<(), SetLoggerError> {
     let mut builder = Builder::new();
     builder.format_timestamp_secs();
@@ -67,8 +78,8 @@ fn start_stderr(level: LevelFilter) -> Result<(), SetLoggerError> {
     builder.try_init()
 }
 
-/// The socket to the syslog. The crate's own logger holds the process id it started with, which
-/// is wrong in a forked child, and panics after a panic of another thread.
+/// The socket to the syslog. The crate's own logger keeps the process id it started with, which is
+/// wrong in the background, and panics after a panic of another thread.
 struct SyslogLogger(Mutex<Logger<LoggerBackend, Formatter3164>>);
 
 impl SyslogLogger {
@@ -97,7 +108,7 @@ impl Log for SyslogLogger {
             return;
         }
         let mut logger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        logger.formatter.pid = std::process::id();
+        logger.formatter.pid = PROCESS_ID.load(Ordering::Relaxed);
         let text = record.args().to_string();
         // There is nowhere to tell that a line could not be told.
         let _ = match record.level() {
