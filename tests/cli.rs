@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -114,12 +115,42 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
+fn readme_has_every_option_of_the_help_and_no_other() {
+    let help = stdout(&run(&["--help"]));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, options) = readme.split_once("## Options").unwrap();
+    let (table, _) = options.split_once("\n## ").unwrap();
+    // All that are mentioned anywhere; a mention of an option that does not exist is a mistake, too.
+    let names = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .filter(|word| word.starts_with("--") && !word.ends_with('-'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut known = names(&help);
+    known.extend(["--socket", "--migration-mode"].map(str::to_owned));
+    let shown = names(table);
+    assert!(known.len() > 30);
+    assert_eq!(known.difference(&shown).next(), None, "in the help only");
+    assert_eq!(shown.difference(&known).next(), None, "in README.md only");
+}
+
+#[test]
 fn print_capabilities_is_json_for_launchers() {
     let output = run(&["--print-capabilities"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     assert!(text.starts_with("{\n  \"type\": \"fs\",\n"), "{text}");
     assert!(text.contains("\"separate-options\""), "{text}");
+    // The description that distributions install says the same.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let installed = fs::read_to_string(root.join("doc/50-virtiofsd.json")).unwrap();
+    let features = |json: &str| {
+        let (_, list) = json.split_once("\"features\": [").unwrap();
+        list.split_whitespace().collect::<String>()
+    };
+    assert_eq!(features(&installed), features(&text));
     assert!(!text.contains("migrate"), "not built yet: {text}");
 }
 

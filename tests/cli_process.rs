@@ -346,6 +346,33 @@ fn inherited_socket_may_be_standard_input() {
 }
 
 #[test]
+fn socket_activation_by_systemd_serves_on_descriptor_3() {
+    let temp = TempDir::new("activation");
+    let socket = temp.path("activated");
+    let mut command = Command::new("systemd-socket-activate");
+    command
+        .arg("--listen")
+        .arg(&socket)
+        .args([
+            env!("CARGO_BIN_EXE_virtiofsd"),
+            "--fd=3",
+            "--shared-dir",
+            "share",
+        ])
+        .current_dir(&temp.0)
+        .stderr(Stdio::null());
+    let Ok(daemon) = command.spawn() else {
+        println!("skipped: systemd-socket-activate is not installed");
+        return;
+    };
+    let mut daemon = Foreground(daemon);
+    wait_until("somebody listens", || socket.exists());
+    // The connection starts the daemon, which waits for it to say something or to end.
+    drop(UnixStream::connect(&socket).unwrap());
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn socket_group_may_connect_and_others_may_not() {
     let temp = TempDir::new("group");
     let own_group = fs::metadata(temp.path("share")).unwrap().gid();
