@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::passthrough::PassthroughFs;
-use crate::passthrough::settings::{NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit};
+use crate::passthrough::settings::{
+    NOFILE_FEW, NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit,
+};
 use crate::passthrough::setup::SetupError;
 use crate::process::background::{self, BackgroundError, Detached, Silence};
 use crate::process::capabilities::{self, CapabilityChanges, CapabilityError, Needs, Prepared};
@@ -339,6 +341,12 @@ fn remove(files: &FilesAtTheEnd) {
 fn share_settings(config: &DaemonConfig, limit: u64) -> Result<ShareSettings, DaemonError> {
     let guest_fds = guest_fds_for_limit(limit, config.device.thread_pool_size)
         .ok_or(DaemonError::FewDescriptors { limit })?;
+    if limit < NOFILE_FEW {
+        log::warn!(
+            "only {limit} files can be open at once, which leaves very few for the guest, \
+             {guest_fds}; raise the limit with --rlimit-nofile or ulimit -n"
+        );
+    }
     Ok(ShareSettings {
         guest_fds_max: config.share.guest_fds_max.min(guest_fds),
         ..config.share.clone()

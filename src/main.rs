@@ -4,25 +4,29 @@
 
 mod cli;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cli::{CAPABILITIES, Command};
 
 fn main() -> ExitCode {
     match cli::parse() {
-        Command::PrintCapabilities => {
-            println!("{CAPABILITIES}");
-            ExitCode::SUCCESS
-        }
+        Command::PrintCapabilities => print_capabilities(),
         Command::Run(settings) => run(&settings),
+    }
+}
+
+fn print_capabilities() -> ExitCode {
+    match writeln!(io::stdout(), "{CAPABILITIES}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot print the capabilities: {error}")),
     }
 }
 
 fn run(settings: &cli::Settings) -> ExitCode {
     let started = virtiofsd::start_logging(settings.log_level, settings.log_destination);
     if let Err(error) = started {
-        eprintln!("virtiofsd: cannot start logging: {error}");
-        return ExitCode::FAILURE;
+        return fail(&format!("cannot start logging: {error}"));
     }
     virtiofsd::log_panics();
     if let Err(why) = settings.announce() {
@@ -40,7 +44,8 @@ fn fail(why: &str) -> ExitCode {
     if log::log_enabled!(log::Level::Error) {
         log::error!("{why}");
     } else {
-        eprintln!("virtiofsd: {why}");
+        // With nowhere to say it, the exit status has to do.
+        let _ = writeln!(io::stderr(), "virtiofsd: {why}");
     }
     ExitCode::FAILURE
 }

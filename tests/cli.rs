@@ -115,6 +115,27 @@ fn help_and_version_exit_0() {
 }
 
 #[test]
+fn full_standard_streams_are_a_status_and_no_panic() {
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let printed = binary()
+        .arg("--print-capabilities")
+        .stdout(full())
+        .output()
+        .unwrap();
+    assert_eq!(printed.status.code(), Some(1));
+    assert!(last_line(&printed).contains("No space left"), "{printed:?}");
+    for level in ["info", "off"] {
+        let failed = binary()
+            .args(["--shared-dir", "/no/such/dir", "--socket-path", "s"])
+            .args(["--log-level", level])
+            .stderr(full())
+            .status()
+            .unwrap();
+        assert_eq!(failed.code(), Some(1), "{level}");
+    }
+}
+
+#[test]
 fn readme_has_every_option_of_the_help_and_no_other() {
     let help = stdout(&run(&["--help"]));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

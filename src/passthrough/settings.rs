@@ -70,6 +70,8 @@ const GUEST_FDS_MAX: usize = 1_000_000;
 
 /// The fewest descriptors with which the daemon starts, as the existing daemon has it.
 pub const NOFILE_MIN: u64 = 610;
+/// Below this the operator is warned, as by the existing daemon.
+pub const NOFILE_FEW: u64 = 738;
 /// Descriptors of the process itself: the most memory regions that a front end can hand over
 /// (509), four for each of 64 queues (kick, call, error, wake), and 64 for sockets, /proc, the
 /// share, the log and messages on their way.

@@ -320,7 +320,17 @@ pub(crate) const ROWS: &[Row] = &[
         END,
         &["must be at least 610", "--rlimit-nofile"],
     ),
-    row("{served} --rlimit-nofile 610", SERVED, &[]),
+    row(
+        "{served} --rlimit-nofile 610",
+        SERVED,
+        &["very few for the guest"],
+    ),
+    row(
+        "{served} --rlimit-nofile 737",
+        SERVED,
+        &["very few for the guest"],
+    ),
+    row("{served} --rlimit-nofile 738", SERVED, &[]),
     row("{served} --rlimit-nofile 1", END, &["must be at least 610"]),
     row(
         "{served} --rlimit-nofile 4096 --thread-pool-size 4",
