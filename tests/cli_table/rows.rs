@@ -29,8 +29,8 @@ pub(crate) struct Row {
     pub(crate) says: &'static [&'static str],
     /// Why the existing daemon ends with another status, if it does.
     pub(crate) differs: Option<&'static str>,
-    /// Who is not root is told that only root can do this.
-    pub(crate) for_root: bool,
+    /// What others than root are told, when only root can do this.
+    pub(crate) for_root: Option<&'static str>,
 }
 
 const fn row(line: &'static str, ends: Ends, says: &'static [&'static str]) -> Row {
@@ -39,14 +39,14 @@ const fn row(line: &'static str, ends: Ends, says: &'static [&'static str]) -> R
         ends,
         says,
         differs: None,
-        for_root: false,
+        for_root: None,
     }
 }
 
 impl Row {
-    const fn for_root(self) -> Row {
+    const fn for_root(self, others_are_told: &'static str) -> Row {
         Row {
-            for_root: true,
+            for_root: Some(others_are_told),
             ..self
         }
     }
@@ -224,9 +224,9 @@ pub(crate) const ROWS: &[Row] = &[
         SERVED,
         &["--socket is deprecated"],
     ),
-    row("{served} --socket-group root", SERVED, &[]).for_root(),
+    row("{served} --socket-group root", SERVED, &[]).for_root("root"),
     row("{served} --socket-group 0", SERVED, &[])
-        .for_root()
+        .for_root("root")
         .unlike_the_existing("it takes names only"),
     row(
         "{served} --socket-group no-such-group",
@@ -451,7 +451,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     // Confinement.
     row("{usual} --sandbox NameSpace", SERVED, &[]),
-    row("{usual} --sandbox chroot", SERVED, &[]).for_root(),
+    row("{usual} --sandbox chroot", SERVED, &[]).for_root("root"),
     row("{usual} --sandbox=NONE", SERVED, &[]),
     row("{usual} --sandbox jail", NONSENSE, &["jail", "namespace"]),
     row("{usual} --sandbox namespace --sandbox none", SERVED, &[]),
@@ -574,7 +574,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("{served} -o loglevel=loud", NONSENSE, &["-o loglevel=loud"]),
     row("{served} -o log_level=info", SERVED, &[])
         .unlike_the_existing("it has only the other spelling"),
-    row("{usual} -o sandbox=chroot", SERVED, &[]).for_root(),
+    row("{usual} -o sandbox=chroot", SERVED, &[]).for_root("root"),
     row("{usual} -o sandbox=namespace", SERVED, &[]),
     row("{served} -o sandbox=none", NONSENSE, &["-o sandbox=none"]),
     row(
@@ -650,8 +650,8 @@ pub(crate) const FD_ROWS: &[Row] = &[
         SERVED,
         &[],
     ),
-    row("--fd=3 --shared-dir {share} --sandbox chroot", SERVED, &[]).for_root(),
-    row("--fd=3 -o source={share},sandbox=chroot", SERVED, &[]).for_root(),
+    row("--fd=3 --shared-dir {share} --sandbox chroot", SERVED, &[]).for_root("root"),
+    row("--fd=3 -o source={share},sandbox=chroot", SERVED, &[]).for_root("root"),
     row("--fd=3 -o source={share},flock,posix_lock", SERVED, &[]),
     row(
         "--fd=3 -o source={share},no_flock,no_posix_lock",
@@ -680,6 +680,19 @@ pub(crate) const FD_ROWS: &[Row] = &[
         SERVED,
         &[],
     ),
+    row(
+        "--fd=3 --shared-dir {share} --uid-map=:0:100000:65536: --gid-map=:0:100000:65536:",
+        SERVED,
+        &[],
+    )
+    .for_root("newuidmap"),
+    row(
+        "--fd=3 --shared-dir {share} --uid-map=:0:1500:1: --uid-map=:1:100000:65536: \
+         --gid-map=:0:1500:1: --gid-map=:1:100000:65536:",
+        SERVED,
+        &[],
+    )
+    .for_root("newuidmap"),
     row("--fd=3 --shared-dir {comma}", SERVED, &["a,b c"]),
     row("--fd=3 -o source={commas}", SERVED, &["a,b c"]),
     row(
