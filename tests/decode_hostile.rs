@@ -368,6 +368,34 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
+/// A bug in the file system costs its request: the next ones are served, and the session, which
+/// every request holds while it is served, can end and begin anew.
+#[test]
+fn panics_in_the_file_system_leave_a_server_that_goes_on() {
+    let server = mounted();
+    for case in every_operation() {
+        let (what, request) = (format!("{:?}", case.opcode), case.request.bytes());
+        server
+            .file_system()
+            .panic_next
+            .store(true, Ordering::Relaxed);
+        let mut sink = SliceSink::new(4096);
+        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            server.handle(&mut SliceSource::new(&request), &mut sink)
+        }));
+        let was_called = !server
+            .file_system()
+            .panic_next
+            .swap(false, Ordering::Relaxed);
+        assert_eq!(served.is_err(), was_called, "{what}");
+        let mut sink = SliceSink::new(4096);
+        server.handle(&mut SliceSource::new(&request), &mut sink);
+    }
+    server.reset();
+    let ended = server.file_system().ends.load(Ordering::Relaxed);
+    assert!(ended > 0);
+}
+
 #[test]
 fn mutations_never_panic_and_keep_the_accounts() {
     let server = Server::new(FakeFs::new());

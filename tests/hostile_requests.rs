@@ -6,6 +6,7 @@ mod common;
 use common::Rng;
 use common::client::Client;
 use common::frontend::Setup;
+use common::mutate::{mutate, opcode_of, tame};
 use common::queue::Completion;
 use common::request::{Bytes, Fields, IN_HEADER, OUT_HEADER, ROOT, op, out_header};
 use common::session::Init;
@@ -119,53 +120,6 @@ fn init_of_every_length_is_answered_or_refused() {
     }
     client.init();
     client.canary();
-}
-
-/// Keeps a mutated request from filling the host's disk: offsets and lengths stay below 16 MiB.
-fn tame(opcode: u32, message: &mut [u8]) {
-    let fields: &[usize] = match opcode {
-        op::SETATTR => &[16],
-        op::WRITE => &[8],
-        op::FALLOCATE => &[8, 16],
-        op::COPY_FILE_RANGE | op::COPY_FILE_RANGE_64 => &[8, 32, 40],
-        _ => &[],
-    };
-    for field in fields {
-        let start = (IN_HEADER + field + 3).min(message.len());
-        let end = (IN_HEADER + field + 8).min(message.len());
-        message[start..end].fill(0);
-    }
-}
-
-fn mutate(rng: &mut Rng, message: &mut Vec<u8>) {
-    for _ in 0..1 + rng.below(6) {
-        let at = rng.below(message.len());
-        // The unique number stays, so that replies can be told apart.
-        if (8..16).contains(&at) {
-            continue;
-        }
-        message[at] = match rng.below(4) {
-            0 => 0,
-            1 => 0xff,
-            2 => message[at] ^ 1 << rng.below(8),
-            _ => rng.byte(),
-        };
-    }
-    match rng.below(8) {
-        0 => message.truncate(1 + rng.below(message.len())),
-        1 => message.resize(message.len() + rng.below(64), rng.byte()),
-        _ => {}
-    }
-    if rng.below(4) != 0 && message.len() >= 4 {
-        let len = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        message[..4].copy_from_slice(&len.to_le_bytes());
-    }
-}
-
-fn opcode_of(message: &[u8]) -> u32 {
-    message.get(4..8).map_or(0, |bytes| {
-        u32::from_le_bytes(bytes.try_into().expect("four"))
-    })
 }
 
 fn mutation_run(seed: u64, epochs: usize) {

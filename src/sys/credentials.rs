@@ -90,6 +90,22 @@ impl CapabilitySets {
     }
 }
 
+#[cfg(test)]
+impl CapabilitySets {
+    /// `CAP_SETGID`.
+    pub(crate) const SETGID: u32 = 6;
+    /// `CAP_SETUID`.
+    pub(crate) const SETUID: u32 = 7;
+
+    /// The same sets without one capability of the first word, for good.
+    pub(crate) fn lacking(self, capability: u32) -> Self {
+        let [mut low, high] = self.0;
+        low.effective &= !(1 << capability);
+        low.permitted &= !(1 << capability);
+        CapabilitySets([low, high])
+    }
+}
+
 /// The effective user id of the calling thread.
 pub fn effective_uid() -> u32 {
     // SAFETY: takes nothing and cannot fail.

@@ -39,6 +39,7 @@ fn panic_in_the_handler_is_eio_and_the_queue_lives() {
         assert_eq!(bench.memory.get(reply, 8), EIO_REPLY);
         assert_eq!(bench.memory.get(reply + 8, 8), 77_u64.to_le_bytes());
         assert_eq!(bench.round_trip(1, ECHO, 5, 64), (16, 5));
+        assert_eq!(bench.panics(), 1, "counted");
     }
 }
 

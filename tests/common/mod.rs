@@ -18,6 +18,7 @@
 //! rig      a guest that attacks one queue while another goes on (Rig)
 //! oracle   is the daemon as sound as before a hostile case?                    (Oracle)
 //! child    parts of a test in a process of its own                             (Child)
+//! mutate   requests damaged at random, and names that lead elsewhere
 //! templates a well-formed request of every operation, to be damaged
 //! ```
 //!
@@ -38,6 +39,7 @@ pub(crate) mod client;
 pub(crate) mod daemon;
 pub(crate) mod frontend;
 pub(crate) mod memory;
+pub(crate) mod mutate;
 pub(crate) mod oracle;
 pub(crate) mod queue;
 pub(crate) mod raw;

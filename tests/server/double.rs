@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use virtiofsd::fs::data::{DataSink, DataSource};
@@ -70,6 +70,8 @@ pub(crate) const WANTED: SessionFlags =
 pub(crate) struct FakeFs {
     pub(crate) wishes: SessionWishes,
     pub(crate) fail: Mutex<Option<Errno>>,
+    /// The next call panics.
+    pub(crate) panic_next: AtomicBool,
     pub(crate) file: File,
     last_call: Mutex<String>,
     pub(crate) call_count: AtomicU64,
@@ -95,6 +97,7 @@ impl FakeFs {
                 dependencies: &[],
             },
             fail: Mutex::new(None),
+            panic_next: AtomicBool::new(false),
             file,
             last_call: Mutex::default(),
             call_count: AtomicU64::new(0),
@@ -123,6 +126,10 @@ impl FakeFs {
     fn called(&self, call: String) -> Result<()> {
         self.call_count.fetch_add(1, Ordering::Relaxed);
         *self.last_call.lock().expect("no panic") = call;
+        assert!(
+            !self.panic_next.swap(false, Ordering::Relaxed),
+            "as the test asked"
+        );
         self.fail.lock().expect("no panic").map_or(Ok(()), Err)
     }
 

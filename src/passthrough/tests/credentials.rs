@@ -10,7 +10,11 @@ use super::share::{
 use crate::fs::filesystem::{CreateRequest, FileSystem, NewObject, TmpfileRequest};
 use crate::fs::types::{Caller, SecurityContexts};
 use crate::ids::types::GuestGid;
+use crate::passthrough::privilege::{AsCaller, GroupKnowledge, HostCaller};
+use crate::sys::credentials::{self, CapabilitySets};
 use crate::sys::errno::Errno;
+use crate::sys::proc_fd::ProcFd;
+use crate::sys::thread::FsThread;
 use crate::wire::flags::{OpenFlags, SessionFlags};
 
 /// Ids, groups and effective capabilities of the calling thread, and of no other.
@@ -256,4 +260,71 @@ fn threads_act_for_different_callers_at_once() {
         }
     });
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+/// Takes one capability away from the calling thread.
+fn give_up(capability: u32) {
+    let sets = credentials::capabilities().unwrap();
+    credentials::set_capabilities(&sets.lacking(capability)).unwrap();
+}
+
+#[test]
+fn switch_that_fails_half_way_is_undone_as_far_as_it_came() {
+    if !is_root_or_says_why_not("switch_that_fails_half_way_is_undone_as_far_as_it_came") {
+        return;
+    }
+    let guest = Guest::new();
+    set_mode(&guest, "", 0o777);
+    let who = Caller {
+        supplementary_gid: GuestGid::new(99),
+        ..caller(1234, 4321)
+    };
+    // Without SETUID the groups and the group id are switched already; without SETGID nothing is.
+    for capability in [CapabilitySets::SETUID, CapabilitySets::SETGID] {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                give_up(capability);
+                let before = thread_credentials();
+                assert_eq!(mkdir_as(&guest, c"dir", who), Err(Errno::EPERM));
+                assert_eq!(thread_credentials(), before, "without {capability}");
+                // Nobody is switched for, so this goes on.
+                mkdir_as(&guest, c"own", caller(0, 0)).unwrap();
+                fs::remove_dir(guest.share.join("own")).unwrap();
+            });
+            thread.join().unwrap();
+        });
+    }
+    assert!(!guest.share.join("dir").exists());
+}
+
+/// The process has to end of it, so it is another one: this test again, asked to.
+#[test]
+fn way_back_that_fails_ends_the_process() {
+    const ASKED: &str = "VIRTIOFSD_TEST_NO_WAY_BACK";
+    if !is_root_or_says_why_not("way_back_that_fails_ends_the_process") {
+        return;
+    }
+    if std::env::var_os(ASKED).is_some() {
+        let translator = crate::ids::translator::Translator::default();
+        let thread = FsThread::current(&ProcFd::open().unwrap()).unwrap();
+        let who = Caller {
+            supplementary_gid: GuestGid::new(99),
+            ..caller(1234, 4321)
+        };
+        let who = HostCaller::resolve(&translator, &who).unwrap();
+        let acting = AsCaller::become_caller(&thread, &who, GroupKnowledge::Exact).unwrap();
+        give_up(CapabilitySets::SETGID);
+        drop(acting);
+        unreachable!("the thread went on without its own groups");
+    }
+    let name = "passthrough::tests::credentials::way_back_that_fails_ends_the_process";
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(ASKED, "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert_eq!(signal, Some(libc::SIGABRT));
 }

@@ -331,6 +331,10 @@ impl Bench {
         count(&self.errors[index])
     }
 
+    pub(super) fn panics(&self) -> u64 {
+        self.counters.handler_panics.load(Ordering::SeqCst)
+    }
+
     pub(super) fn lost_signals(&self) -> u64 {
         self.counters.lost_signals.load(Ordering::Relaxed)
     }
