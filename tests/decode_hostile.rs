@@ -389,7 +389,8 @@ fn panics_in_the_file_system_leave_a_server_that_goes_on() {
             .swap(false, Ordering::Relaxed);
         assert_eq!(served.is_err(), was_called, "{what}");
         let mut sink = SliceSink::new(4096);
-        server.handle(&mut SliceSource::new(&request), &mut sink);
+        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink);
+        check_manners(&sink, outcome, &what);
     }
     server.reset();
     let ended = server.file_system().ends.load(Ordering::Relaxed);

@@ -63,7 +63,10 @@ mod request_reader;
 mod ring;
 mod worker;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod test_fuzzing;
+#[cfg(any(test, fuzzing))]
 mod test_guest;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,11 @@
 //! by itself, and a driver that follows the rules of VIRTIO 1.2 section 2.7 (or breaks them as
 //! the test says). Does not: assert anything.
 
+#![cfg_attr(
+    not(test),
+    allow(dead_code, reason = "a fuzz target uses a part of it")
+)]
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{Ordering, fence};
