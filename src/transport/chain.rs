@@ -305,15 +305,16 @@ impl Chain {
 
     fn add(&mut self, descriptor: &Descriptor, ram: &GuestRam) {
         let Ok(len) = usize::try_from(descriptor.len) else {
-            return self.mark(Defect::TooLong);
+            return self.end_too_long(descriptor);
         };
         if len == 0 {
             return;
         }
-        self.total_bytes = self.total_bytes.saturating_add(len);
-        if self.total_bytes > CHAIN_BYTES_MAX {
-            return self.mark(Defect::TooLong);
+        let total = self.total_bytes.saturating_add(len);
+        if total > CHAIN_BYTES_MAX {
+            return self.end_too_long(descriptor);
         }
+        self.total_bytes = total;
         let wide_len = u64::from(descriptor.len);
         if descriptor.has(FLAG_WRITE) {
             self.saw_writable = true;
@@ -341,6 +342,18 @@ impl Chain {
             self.readable_ended = true;
             self.mark(Defect::Unaddressable);
         }
+    }
+
+    /// Leaves a buffer out that makes the chain too long. What comes after it in the same direction
+    /// is not at its place any more; room for an error reply may still follow a long request.
+    fn end_too_long(&mut self, descriptor: &Descriptor) {
+        if descriptor.has(FLAG_WRITE) {
+            self.saw_writable = true;
+            self.writable_ended = true;
+        } else {
+            self.readable_ended = true;
+        }
+        self.mark(Defect::TooLong);
     }
 
     fn mark(&mut self, defect: Defect) {
