@@ -28,7 +28,7 @@ fetch_rootfs() {
         say "making the guest's Debian system (a minute or two)"
         mkdir -p "$CACHE_DIR/rootfs"
         write_debian_sources "$RUN_DIR/sources.list"
-        make_tarball "$RUN_DIR/rootfs.tar"
+        make_tarball "$RUN_DIR/rootfs.tar" "$RUN_DIR/sources.list" "$ROOTFS_PACKAGES" || die "mmdebstrap failed"
         say "packing it into a disk image"
         make_image "$RUN_DIR/rootfs.tar" "$ROOTFS_IMAGE"
         rm -f "$RUN_DIR/rootfs.tar"
@@ -59,24 +59,26 @@ list_debian_sources() {
         'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 
+# make_tarball TARBALL SOURCES PACKAGES: a Debian system, as a user without root if
+# that is to be had. Fails when it cannot be made, with the reason on stderr.
 make_tarball() {
-    local tarball=$1 include path options=()
-    read -r -d '' -a include <<<"$ROOTFS_PACKAGES" || true
+    local tarball=$1 sources=$2 include path options=()
+    read -r -d '' -a include <<<"$3" || true
     for path in $ROOTFS_LEFT_OUT; do
         [[ $path == usr/share/* ]] && options+=(--dpkgopt="path-exclude=/$path/*")
     done
     options+=(--variant=essential --include="$(IFS=,; printf '%s' "${include[*]}")")
-    if run_long mmdebstrap "${options[@]}" '' "$tarball" "$RUN_DIR/sources.list" >"$RUN_DIR/mmdebstrap.log" 2>&1; then
+    if run_long mmdebstrap "${options[@]}" '' "$tarball" "$sources" >"$RUN_DIR/mmdebstrap.log" 2>&1; then
         return 0
     fi
     # Without root it needs user namespaces and subordinate ids, which a machine
     # may not give.
-    if ((EUID != 0)) && as_root mmdebstrap "${options[@]}" '' - "$RUN_DIR/sources.list" \
+    if ((EUID != 0)) && as_root mmdebstrap "${options[@]}" '' - "$sources" \
         >"$tarball" 2>"$RUN_DIR/mmdebstrap.log"; then
         return 0
     fi
     tail -n 15 "$RUN_DIR/mmdebstrap.log" >&2
-    die "mmdebstrap failed"
+    return 1
 }
 
 # fakeroot lets an ordinary user keep the owners of the files; mke2fs takes them

@@ -133,7 +133,7 @@ suite_up() {
 
 # The same without waiting until the guest is there.
 suite_boot() {
-    local label=$1 queues=$2 tree=$RUN_DIR/suite-tree
+    local label=$1 queues=$2
     shift 2
     SUITE_LABEL=$label
     SUITE_QUEUES=$queues
@@ -144,15 +144,20 @@ suite_boot() {
     : >"$CONSOLE"
     rm -f "$VM_DIR/fs.sock"
 
-    new_initramfs "$tree"
-    fill_payload "$tree/payload"
-    pack_initramfs "$tree" "$VM_DIR/suite.cpio"
-    rm -rf "$tree"
+    make_suite_initramfs "$VM_DIR/suite.cpio"
 
     start_daemon "$SHARE" "${SUITE_OPTIONS[@]}" "$@"
     say "booting the test guest, $label ($ACCEL)"
     start_qemu "$CONSOLE" "$VM_DIR/suite.cpio" "try.mode=agent" "$queues" 1024 \
         -drive "file=$ROOTFS_IMAGE,format=raw,if=none,id=root,readonly=on" -device virtio-blk-pci,drive=root
+}
+
+make_suite_initramfs() {
+    local file=$1 tree=$RUN_DIR/suite-tree
+    new_initramfs "$tree"
+    fill_payload "$tree/payload"
+    pack_initramfs "$tree" "$file"
+    rm -rf "$tree"
 }
 
 fill_payload() {

@@ -1,0 +1,1 @@
+same "$(<"$SHARES/hot/file")" "from the guest" "a file of the guest"
