@@ -18,13 +18,11 @@ use common::{Rng, u32_of};
 
 #[test]
 fn chain_made_available_twice_at_once_is_served_once() {
-    for (notify, pool) in [
-        (NotifyMode::EventIdx, "0"),
-        (NotifyMode::Flags, "0"),
-        (NotifyMode::EventIdx, "4"),
-    ] {
+    // A pool may be done with the first before the second is seen, which is fair then; a chain that
+    // surely waits is in the next test.
+    for notify in [NotifyMode::EventIdx, NotifyMode::Flags] {
         let setup = Setup::default().notify(notify);
-        let mut rig = Rig::new(setup.args(&["--thread-pool-size", pool]));
+        let mut rig = Rig::new(setup.args(&["--thread-pool-size", "0"]));
         let (gpa, len) = rig.request();
         let reply = rig.reply_room();
         let queue = rig.queue();
@@ -33,10 +31,8 @@ fn chain_made_available_twice_at_once_is_served_once() {
         queue.ring.push_avail(head);
         queue.publish();
         assert_eq!(queue.next().used_len, 120);
-        // A pool may have been done with the first before it saw the second, which is fair then.
-        let broken = queue.error_signalled(Duration::from_secs(1));
-        assert!(broken || pool != "0");
-        assert!(!queue.ring.has_used() || !broken, "answered twice");
+        assert!(queue.error_signalled(Duration::from_secs(5)));
+        assert!(!queue.ring.has_used(), "answered twice");
         rig.finish("a chain twice at once");
     }
 }

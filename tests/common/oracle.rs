@@ -29,6 +29,9 @@ const CANARY_MAX: Duration = Duration::from_secs(1);
 const CANARY_TRIES: usize = 3;
 
 /// How long the daemon is watched doing nothing, and how often; a thread that spins would be on a
+/// A number that stays the same for so long is the one to compare with.
+const SETTLED_AFTER: Duration = Duration::from_millis(30);
+
 /// CPU for most of each.
 const IDLE_WINDOW: Duration = Duration::from_millis(20);
 const IDLE_TRIES: usize = 10;
@@ -62,7 +65,7 @@ impl Oracle {
         let root_ino = session.canary().ino;
         Oracle {
             pid: vm.daemon.pid(),
-            fds: vm.daemon.fd_count(),
+            fds: settled_descriptors(vm),
             rss_kib: vm.daemon.rss_kib(),
             root_ino,
             outside: vm.daemon.outside.as_deref().map(tree_state),
@@ -138,6 +141,20 @@ impl Oracle {
             thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// How many descriptors the daemon has when it has closed what it needed for the start.
+fn settled_descriptors(vm: &Vm) -> usize {
+    let mut fds = vm.daemon.fd_count();
+    let mut since = Instant::now();
+    while since.elapsed() < SETTLED_AFTER {
+        thread::sleep(Duration::from_millis(2));
+        let now = vm.daemon.fd_count();
+        if now != fds {
+            (fds, since) = (now, Instant::now());
+        }
+    }
+    fds
 }
 
 /// Nothing is in flight, so no thread has a reason to run.
