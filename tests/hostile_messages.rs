@@ -343,3 +343,26 @@ fn refusals_without_end_stay_a_few_lines() {
     drop(raw);
     assert_ends_in_order(daemon, "a flood of refusals");
 }
+
+/// An eventfd that gives one of 2^64 kicks with each read.
+#[test]
+fn kick_that_never_runs_dry_takes_little_of_a_cpu() {
+    let share = Share::new();
+    let mut client = Client::mount(&Setup::default().queues(2), &share);
+    let mut canary = client.session_on(2);
+    let flags = libc::EFD_NONBLOCK | libc::EFD_CLOEXEC | libc::EFD_SEMAPHORE;
+    let endless = vmm_sys_util::eventfd::EventFd::new(flags).expect("eventfd");
+    endless.write(u64::MAX - 1).expect("room");
+    let oracle = Oracle::new(&mut client.vm, &mut canary);
+    let base = client.vm.stop(1);
+    client.session.queue.kick = endless;
+    client.vm.start_queue(&client.session.queue, base);
+    thread::sleep(Duration::from_millis(50));
+    oracle.check(&mut client.vm, &mut canary, "an endless kick");
+    // Requests on that queue are served all the same.
+    let (message, _) = client.message(op::GETATTR, ROOT, &[0; 16]);
+    client.session.queue.add(&message, OUT_HEADER + 104);
+    client.session.queue.ring.publish();
+    assert_eq!(client.queue.next().used_len, OUT_HEADER + 104);
+    client.vm.stop(1);
+}

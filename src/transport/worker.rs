@@ -40,6 +40,14 @@ use super::notifier::{Kick, Kicked};
 /// INIT is not seen kicks once and hangs.
 const EMPTY_KICKS_BEFORE_WARNING: u32 = 2;
 
+/// Wake-ups in a row without any request after which we rest after each. A driver that follows the
+/// rules kicks for a request, and now and then we have served it already; but an eventfd that
+/// counts like a semaphore gives 2^64 kicks for one write.
+const IDLE_WAKE_UPS_MAX: u32 = 64;
+
+/// That rest: one wake-up in a millisecond is next to nothing.
+const IDLE_REST: Duration = Duration::from_millis(1);
+
 /// Rest after a poll(2) that failed, so that an error that stays does not take a CPU.
 const POLL_ERROR_REST: Duration = Duration::from_millis(50);
 
@@ -71,6 +79,7 @@ impl Worker {
             stop: Arc::clone(&stop),
             woken: Arc::clone(&wake),
             empty_kicks: 0,
+            idle_wake_ups: 0,
         };
         let thread = thread::Builder::new()
             .name(format!("virtiofsd-q{}", body.context.index))
@@ -98,6 +107,7 @@ struct Body {
     stop: Arc<AtomicBool>,
     woken: Arc<File>,
     empty_kicks: u32,
+    idle_wake_ups: u32,
 }
 
 impl Body {
@@ -116,11 +126,25 @@ impl Body {
 
     fn serve_until_stopped(&mut self) -> Result<(), BrokenRing> {
         loop {
+            let before = self.drain.requests().next();
             self.drain.run(&self.stop)?;
+            self.rest_if_idle(before);
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             self.sleep();
+        }
+    }
+
+    /// Rests when wake-ups come without end and nothing with them.
+    fn rest_if_idle(&mut self, before: u16) {
+        if self.drain.requests().next() != before {
+            self.idle_wake_ups = 0;
+            return;
+        }
+        self.idle_wake_ups = self.idle_wake_ups.saturating_add(1);
+        if self.idle_wake_ups > IDLE_WAKE_UPS_MAX {
+            thread::sleep(IDLE_REST);
         }
     }
 
