@@ -23,7 +23,8 @@
 //! ```
 //!
 //! `VIRTIOFSD_UNDER_TEST` names another binary to test, `VIRTIOFSD_UNDER_TEST_ARGS` what that
-//! needs on its command line.
+//! needs on its command line. `VIRTIOFSD_TEST_SANDBOX` and `VIRTIOFSD_TEST_POOL` choose the mode
+//! of all daemons whose test does not.
 //!
 //! Invariants: nothing here uses the layouts or the ring code of the program under test; every
 //! wait ends after [`TIMEOUT`] with the daemon's own words in the panic message; nothing is
