@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use common::client::Client;
 use common::daemon::Daemon;
 use common::frontend::Setup;
-use common::request::SetAttr;
+use common::request::{ROOT, SetAttr, op};
 use common::share::Share;
 use common::{TIMEOUT, is_root_or_skip};
 
@@ -562,6 +562,62 @@ fn signal_to_a_serving_daemon_ends_it_cleanly() {
     assert_eq!(status.code(), Some(0), "{}", client.vm.daemon.log.text());
     assert!(files.iter().all(|file| !file.exists()));
     assert!(client.vm.daemon.log.text().contains("SIGTERM"));
+}
+
+/// A file system whose server never answers stands for storage that has gone.
+#[test]
+fn request_that_hangs_does_not_keep_a_signal_from_ending_the_daemon() {
+    let name = "request_that_hangs_does_not_keep_a_signal_from_ending_the_daemon";
+    if !is_root_or_skip(name) {
+        return;
+    }
+    if !Path::new("/dev/fuse").exists() {
+        eprintln!("skipped {name}: there is no /dev/fuse");
+        return;
+    }
+    let share = Share::new();
+    share.mkdir("stuck");
+    let script = format!(
+        "exec 9<>/dev/fuse && mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 none \
+         '{}/stuck' && exec \"$@\"",
+        share.path().display()
+    );
+    let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let setup = Setup::default().through(&wrapper);
+    let mut client = Client::mount(&setup.args(&["--sandbox", "namespace"]), &share);
+    let (message, _) = client.message(op::LOOKUP, ROOT, b"stuck\0");
+    client.queue.submit(&message, 256);
+    // Whatever the queue's thread has begun when the signal comes has to be waited for.
+    let daemon = &mut client.vm.daemon;
+    let (pids, files) = ([daemon.pid(), daemon.main_pid()], files_of(daemon));
+    let start = Instant::now();
+    while !is_waiting_for_fuse(daemon.pid()) {
+        assert!(
+            start.elapsed() < TIMEOUT,
+            "no request reached the file system"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    daemon.signal(libc::SIGTERM);
+    let status = daemon.exit_within(3 * TIMEOUT).expect("an end");
+    assert_eq!(status.code(), Some(1), "{}", daemon.log.text());
+    assert!(
+        daemon.log.text().contains("still under way"),
+        "{}",
+        daemon.log.text()
+    );
+    assert_all_gone(pids);
+    assert!(files.iter().all(|file| !file.exists()));
+}
+
+/// Whether a thread of the process is in a request to a FUSE server.
+fn is_waiting_for_fuse(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().any(|task| {
+        let stack = fs::read_to_string(task.path().join("stack")).unwrap_or_default();
+        let place = fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
+        stack.contains("fuse") || place.contains("fuse")
+    })
 }
 
 #[test]
