@@ -176,7 +176,12 @@ pub(crate) fn limit_file_size(pid: u32, soft: u64) {
     limit(pid, libc::RLIMIT_FSIZE, soft);
 }
 
-fn limit(pid: u32, resource: libc::__rlimit_resource_t, soft: u64) {
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+fn limit(pid: u32, resource: Resource, soft: u64) {
     let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
     let mut limit = libc::rlimit {
         rlim_cur: 0,
