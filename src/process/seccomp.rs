@@ -164,7 +164,7 @@ fn empty_filter(refused: ScmpAction) -> Result<ScmpFilterContext, Refusal> {
     filter.set_act_badarch(refused)?;
     // Threads that exist already come under it as well: there should be none.
     filter.set_ctl_tsync(true)?;
-    // A binary search: what is not cached by the kernel passes through 7 comparisons, not 100.
+    // A binary search, for calls with conditions, and for kernels that run the filter for all.
     filter.set_ctl_optimize(2)?;
     if get_api() >= API_LEVEL_OF_SPECULATION {
         // Before 5.16 Linux turns speculative execution off for a process with a filter, as for

@@ -6,9 +6,9 @@
 //! execve, ptrace, mount and its kin, socket, connect, bind, io_uring_setup, bpf, keyctl,
 //! pidfd_open, process_vm_readv, setns, chroot, kill, fork as such, and making memory executable.
 //!
-//! Calls without a condition on arguments cost nothing: since Linux 5.11 the kernel finds out once
-//! that they always pass, and does not run the filter for them. So what serves requests should
-//! have no condition, and what has one (mmap, fcntl, ioctl, clone) should be rare.
+//! Calls without a condition on arguments cost the least: since Linux 5.11 the kernel finds out
+//! once that they always pass, and does not run the filter for them. So what serves requests
+//! should have no condition, and what has one (mmap, fcntl, ioctl, clone) should be rare.
 
 use crate::sys::errno::Errno;
 use crate::sys::filter_args as args;
