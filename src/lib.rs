@@ -35,7 +35,7 @@ pub use passthrough::settings::{
     CachePolicy, HandlePolicy, IoctlRights, NOFILE_MIN, Negotiation, Settings as ShareSettings,
     guest_fds_for_limit,
 };
-pub use process::capabilities::CapabilityChanges;
+pub use process::capabilities::{Capability, CapabilityChanges};
 pub use process::listener::SocketSource;
 pub use process::logging::{LogDestination, start as start_logging};
 pub use process::sandbox::id_maps::IdMapEntry;

@@ -10,9 +10,9 @@ use std::io;
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
 use virtiofsd::{
-    CachePolicy, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy, IoctlRights,
-    LogDestination, Negotiation as ShareNegotiation, SandboxMode, SandboxSettings, SeccompAction,
-    ShareSettings, SocketSource,
+    CachePolicy, Capability, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy,
+    IoctlRights, LogDestination, Negotiation as ShareNegotiation, SandboxMode, SandboxSettings,
+    SeccompAction, ShareSettings, SocketSource,
 };
 
 use super::options::{Cache, InodeFileHandles, Negotiation, Options};
@@ -22,9 +22,6 @@ use super::{Command, legacy};
 
 /// Request queues that the configuration space announces: as many as the device serves.
 const REQUEST_QUEUES_ANNOUNCED: u32 = 63;
-
-/// The capability without which file handles cannot be opened, as `--modcaps` has it.
-const HANDLE_CAPABILITY: &str = "dac_read_search";
 
 /// Everything that a run needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,10 +90,12 @@ fn check(options: Options, ineffective: Vec<String>) -> Result<Settings, Error> 
     let mut warnings = deprecations(&options);
     warnings.extend(ineffective);
     let changes = capability_changes(&options.process);
-    let objection = [missing_share(&options), misplaced_maps(&options.process)]
-        .into_iter()
-        .chain([changes.as_ref().err().cloned(), lost_handles(&options)])
-        .find_map(|objection| objection);
+    let objection = missing_share(&options)
+        .or_else(|| misplaced_maps(&options.process))
+        .or_else(|| match &changes {
+            Ok(changes) => lost_handles(&options, changes),
+            Err(why) => Some(why.clone()),
+        });
     let device = DeviceSettings {
         tag: options.tag,
         thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
@@ -176,23 +175,14 @@ fn capability_changes(process: &ProcessOptions) -> Result<CapabilityChanges, Str
 }
 
 /// File handles cannot be opened without a capability that `--modcaps` may take away.
-fn lost_handles(options: &Options) -> Option<String> {
-    let policy = options.descriptors.inode_file_handles;
-    let last_change = options
-        .process
-        .modcaps
-        .as_deref()
-        .unwrap_or_default()
-        .split(':')
-        .filter_map(|element| element.split_at_checked(1))
-        .rfind(|(_, name)| name.eq_ignore_ascii_case(HANDLE_CAPABILITY));
-    match last_change {
-        Some(("-", _)) if policy != InodeFileHandles::Never => Some(format!(
-            "--modcaps takes away {HANDLE_CAPABILITY}, which file handles need; add \
-             --inode-file-handles=never or leave it out"
-        )),
-        Some(_) | None => None,
-    }
+fn lost_handles(options: &Options, changes: &CapabilityChanges) -> Option<String> {
+    let wants_handles = options.descriptors.inode_file_handles != InodeFileHandles::Never;
+    let is_lost = wants_handles && changes.removes(Capability::DAC_READ_SEARCH);
+    is_lost.then(|| {
+        "--modcaps takes away dac_read_search, which file handles need; add \
+         --inode-file-handles=never or leave it out"
+            .to_owned()
+    })
 }
 
 const fn sandbox_mode(typed: TypedSandboxMode) -> SandboxMode {

@@ -472,6 +472,26 @@ pub(crate) const ROWS: &[Row] = &[
     row("{served} --modcaps +chown", SERVED, &[]),
     row("{served} --modcaps -mknod", NONSENSE, &["-m"]),
     row(
+        "{served} --modcaps=foo",
+        END,
+        &["--modcaps", "has no sign", "+NAME or -NAME"],
+    ),
+    row(
+        "{served} --modcaps=+cap_chown",
+        END,
+        &["--modcaps", "names no capability"],
+    ),
+    row(
+        "{served} --modcaps=-no_such_capability",
+        END,
+        &["names no capability"],
+    ),
+    row("{served} --modcaps=+chown:", END, &["is empty"]),
+    row("{served} --modcaps=:", END, &["is empty"]),
+    row("{served} --modcaps=", END, &["is empty"]),
+    row("{served} --modcaps=+CHOWN:-Mknod", SERVED, &[]),
+    row("{served} -o modcaps=foo", END, &["has no sign"]),
+    row(
         "{served} --modcaps=-dac_read_search",
         END,
         &["dac_read_search", "--inode-file-handles=never"],
