@@ -238,7 +238,11 @@ fn lock_down(
     };
     capabilities::restrict(prepared, needs, &config.capability_changes)
         .map_err(DaemonError::Capabilities)?;
-    seccomp::enter(config.seccomp, Uses { file_handles }).map_err(DaemonError::Seccomp)
+    let uses = Uses {
+        file_handles,
+        background: config.daemonize,
+    };
+    seccomp::enter(config.seccomp, uses).map_err(DaemonError::Seccomp)
 }
 
 /// The process that serves, before it has a front end.

@@ -29,6 +29,7 @@ fn enter_filter() {
     let action: SeccompAction = action.parse().expect("a word that is known");
     let uses = Uses {
         file_handles: false,
+        background: false,
     };
     seccomp::enter(action, uses).expect("the kernel takes the filter");
     eprintln!("{BEFORE}");

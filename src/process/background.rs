@@ -10,20 +10,23 @@
 //!     | ends: 0, or the daemon's status
 //! ```
 //!
-//! /dev/null is opened before the fork, so that a daemon in a sandbox has it, too. Does not: log
+//! /dev/null and / are opened before the fork, for a daemon that cannot reach them when it is ready
+//! or may open nothing by its path any more. Does not: log
 //! anywhere else. Log lines of a daemon in the background are lost, unless they go to the syslog.
 
-use std::env;
 use std::error::Error;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use super::logging::remember_process_id;
 use crate::sys::detach::{new_session, replace_stdio};
 use crate::sys::errno::Errno;
 use crate::sys::fork::{self, ChildEnd, Forked, Namespaces};
+use crate::sys::mount::enter;
+use crate::sys::open::directory;
 
 /// What goes through the pipe; what it is does not matter.
 const TOKEN: [u8; 1] = [b'.'];
@@ -43,6 +46,7 @@ pub enum Detached {
 pub struct Background {
     starter: PipeWriter,
     streams: Silence,
+    root: OwnedFd,
 }
 
 /// Takes the place of the standard streams.
@@ -54,6 +58,8 @@ pub struct Silence(Option<File>);
 pub enum BackgroundError {
     /// /dev/null cannot be opened.
     Null(io::Error),
+    /// The root directory cannot be opened.
+    Root(Errno),
     /// There is no pipe.
     Pipe(io::Error),
     /// There is no child.
@@ -68,6 +74,7 @@ impl fmt::Display for BackgroundError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self {
             BackgroundError::Null(_) => "/dev/null cannot be opened",
+            BackgroundError::Root(_) => "the root directory cannot be opened",
             BackgroundError::Pipe(_) => "a pipe cannot be made",
             BackgroundError::Fork(_) => "a process cannot be made",
             BackgroundError::Session(_) => "a session cannot be made",
@@ -84,7 +91,8 @@ impl Error for BackgroundError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             BackgroundError::Null(error) | BackgroundError::Pipe(error) => Some(error),
-            BackgroundError::Fork(errno)
+            BackgroundError::Root(errno)
+            | BackgroundError::Fork(errno)
             | BackgroundError::Session(errno)
             | BackgroundError::Wait(errno) => Some(errno),
         }
@@ -102,6 +110,7 @@ pub fn detach() -> Result<Detached, BackgroundError> {
         .write(true)
         .open("/dev/null")
         .map_err(BackgroundError::Null)?;
+    let root = directory(Path::new("/")).map_err(BackgroundError::Root)?;
     let (reader, writer) = pipe().map_err(BackgroundError::Pipe)?;
     match fork::fork(Namespaces::empty()).map_err(BackgroundError::Fork)? {
         Forked::Parent(daemon) => {
@@ -120,6 +129,7 @@ pub fn detach() -> Result<Detached, BackgroundError> {
             Ok(Detached::Daemon(Background {
                 starter: writer,
                 streams: Silence(Some(null)),
+                root,
             }))
         }
     }
@@ -143,8 +153,8 @@ impl Background {
     /// Leaves the starter's streams and its directory, and lets it end.
     pub fn release(mut self) {
         self.streams.fall();
-        if let Err(error) = env::set_current_dir("/") {
-            log::debug!("the working directory stays as it is: {error}");
+        if let Err(errno) = enter(self.root.as_fd()) {
+            log::debug!("the working directory stays as it is: {errno}");
         }
         if let Err(error) = self.starter.write_all(&TOKEN) {
             log::debug!("nobody waits for the daemon to be ready: {error}");

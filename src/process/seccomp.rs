@@ -71,6 +71,8 @@ impl FromStr for SeccompAction {
 pub struct Uses {
     /// Files are opened by handle.
     pub file_handles: bool,
+    /// The process leaves its standard streams when it is ready.
+    pub background: bool,
 }
 
 /// Why there is no filter.
@@ -183,6 +185,7 @@ const fn is_needed(needed: For, uses: Uses) -> bool {
         For::Musl => MUSL,
         For::MuslX86 => MUSL && X86,
         For::FileHandles => uses.file_handles,
+        For::Background => uses.background,
     }
 }
 
@@ -253,8 +256,11 @@ mod tests {
 
     #[test]
     fn filter_can_be_made_of_the_table_for_every_use() {
-        for file_handles in [false, true] {
-            let uses = Uses { file_handles };
+        for (file_handles, background) in [(false, false), (true, false), (false, true)] {
+            let uses = Uses {
+                file_handles,
+                background,
+            };
             let filter = filter_of(ScmpAction::KillProcess, uses).unwrap();
             let made = TempFile::new().unwrap();
             filter.export_pfc(made.as_file()).unwrap();
@@ -262,6 +268,7 @@ mod tests {
             assert!(text.contains("preadv2"), "{text}");
             let handles = text.contains("open_by_handle_at");
             assert_eq!(handles, file_handles, "{text}");
+            assert_eq!(text.contains("dup3"), background, "{text}");
         }
     }
 }

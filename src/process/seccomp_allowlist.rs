@@ -57,6 +57,8 @@ pub(crate) enum For {
     MuslX86,
     /// Every build, if files are opened by handle.
     FileHandles,
+    /// Every build, with `--daemonize`.
+    Background,
 }
 
 /// A line of the table.
@@ -242,6 +244,11 @@ const IDENTITY: &[Rule] = &[
 const TRANSPORT: &[Rule] = &[
     allow("read", "kick and exit descriptors; mountinfo; a backtrace"),
     allow("write", "call descriptors; standard error"),
+    allow_for(
+        For::Background,
+        "dup3",
+        "/dev/null in the place of the starter's standard streams",
+    ),
     allow("accept4", "the connection of the front end"),
     allow("recvmsg", "vhost-user messages with descriptors"),
     allow("sendmsg", "vhost-user replies"),

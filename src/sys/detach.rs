@@ -1,5 +1,5 @@
 //! What: what a process does to leave whoever started it: a session of its own (setsid(2)), other
-//! standard streams (dup2(2)), and a variable less in its environment.
+//! standard streams (dup3(2)), and a variable less in its environment.
 //!
 //! In: a descriptor of /dev/null, the name of a variable. Out: nothing, or the variable's value.
 //! Does not: fork; see `sys::fork`.
@@ -22,16 +22,17 @@ pub fn new_session() -> Result<()> {
     check(unsafe { libc::setsid() }).map(drop)
 }
 
-/// Puts the open file of `replacement` in the place of standard input, output and error.
+/// Puts the open file of `replacement` in the place of standard input, output and error. By dup3(2)
+/// on every architecture, which a filter of system calls has to let through.
 ///
 /// # Errors
-/// As dup2(2); not with an open descriptor.
+/// As dup3(2): `EINVAL` for one of the standard streams itself.
 pub fn replace_stdio(replacement: BorrowedFd<'_>) -> Result<()> {
     for number in [libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO] {
         retry(|| {
             // SAFETY: the descriptor is open for the length of the borrow. The three numbers are
             // owned by no value: the standard library uses them by number, whatever is there.
-            check(unsafe { libc::dup2(replacement.as_raw_fd(), number) })
+            check(unsafe { libc::dup3(replacement.as_raw_fd(), number, 0) })
         })?;
     }
     Ok(())
