@@ -104,8 +104,7 @@ fn ring_that_is_cut_off_breaks_only_its_queue() {
         region.file().set_len(KEPT).expect("a memfd shrinks");
         queue.kick_now();
         assert!(queue.error_signalled(Duration::from_secs(5)), "{queue_at}");
-        let log = client.vm.daemon.log.text();
-        assert!(log.contains("queue 3 stops"), "{log}");
+        client.vm.daemon.log.wait_for("queue 3 stops");
         client.canary();
         oracle.check(&mut client.vm, &mut canary, "ring that is cut off");
         client.vm.stop(3);

@@ -66,19 +66,23 @@ static SLOTS: [Slot; SLOT_COUNT] = [const {
 pub struct Watch(&'static Slot);
 
 impl Watch {
-    /// Watches `len` bytes at `start`, mapped readable and writable in units of `page`, a power
-    /// of two that `start` and `len` are multiples of.
+    /// Watches `len` bytes at `start`, mapped readable and writable. `unit` is what the file calls
+    /// its block size: on hugetlbfs the size of its pages, in which alone it can be mapped; on
+    /// others it means nothing, and where the range shows that it is ignored.
     ///
     /// # Errors
     /// As sigaction(2), the first time; `ENOMEM` when too many ranges are watched, and `EINVAL`
     /// for a range that is none.
-    pub fn new(start: *const u8, len: usize, page: usize) -> io::Result<Watch> {
+    pub fn new(start: *const u8, len: usize, unit: usize) -> io::Result<Watch> {
         let start = start.addr();
-        let aligned =
-            page.is_power_of_two() && start.is_multiple_of(page) && len.is_multiple_of(page);
-        if start == 0 || len == 0 || start.checked_add(len).is_none() || !aligned {
-            return Err(Errno::EINVAL.into());
-        }
+        let is_unit = |unit: usize| {
+            unit.is_power_of_two() && start.is_multiple_of(unit) && len.is_multiple_of(unit)
+        };
+        let page = [unit.max(page_size()), page_size()]
+            .into_iter()
+            .find(|unit| is_unit(*unit))
+            .filter(|_| start != 0 && len != 0 && start.checked_add(len).is_some())
+            .ok_or(Errno::EINVAL)?;
         handle_signal()?;
         let slot = SLOTS
             .iter()
@@ -105,6 +109,13 @@ impl Drop for Watch {
         // Pairs with the Acquire in `new`: the next one finds the start at zero.
         self.0.taken.store(false, Ordering::Release);
     }
+}
+
+/// The kernel's smallest unit of a mapping.
+fn page_size() -> usize {
+    // SAFETY: takes no pointers.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// Installs the handler, once.
@@ -269,16 +280,26 @@ mod tests {
     fn ranges_that_are_none_are_refused() {
         let (_file, region) = mapping(2);
         let start = region.as_ptr();
-        for (len, page) in [
-            (0, PAGE),
-            (PAGE + 1, PAGE),
-            (PAGE, 0),
-            (PAGE, 3),
-            (PAGE, 1 << 40),
-        ] {
-            assert!(Watch::new(start, len, page).is_err(), "{len} {page}");
+        for (len, unit) in [(0, PAGE), (PAGE + 1, PAGE), (1, 1 << 40)] {
+            assert!(Watch::new(start, len, unit).is_err(), "{len} {unit}");
         }
         assert!(Watch::new(ptr::null(), PAGE, PAGE).is_err());
+    }
+
+    /// NFS, for one, calls a mebibyte its block size, and maps pages all the same.
+    #[test]
+    fn block_size_that_the_range_does_not_fit_is_ignored() {
+        let (file, region) = mapping(3);
+        for unit in [0, 3, 512, 1 << 20, 1 << 40] {
+            let watch = Watch::new(region.as_ptr(), region.size(), unit).unwrap();
+            assert_eq!(watch.0.page.load(Ordering::Relaxed), PAGE, "{unit}");
+        }
+        let watch = Watch::new(region.as_ptr(), region.size(), 1 << 20).unwrap();
+        file.set_len(2 * PAGE as u64).unwrap();
+        region.as_volatile_slice().write_obj(7_u8, PAGE).unwrap();
+        byte(&region, 2 * PAGE);
+        assert!(watch.is_lost());
+        assert_eq!(byte(&region, PAGE), 7, "what is there stays");
     }
 
     /// The process has to die of it, so it is another one: this test again, asked to.

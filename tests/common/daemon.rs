@@ -40,6 +40,19 @@ impl DaemonLog {
         rest.split_whitespace().next().map(str::to_owned)
     }
 
+    /// Waits until it says `words`, which come through a pipe and a thread, and so perhaps late.
+    pub(crate) fn wait_for(&self, words: &str) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.text().contains(words) {
+            assert!(
+                Instant::now() < deadline,
+                "not said: {words}\n{}",
+                self.describe()
+            );
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// False when the process has ended, even if nobody has waited for it yet.
     pub(crate) fn is_running(&self) -> bool {
         self.state()

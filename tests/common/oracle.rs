@@ -38,6 +38,9 @@ const IDLE_TRIES: usize = 10;
 /// Between two such watches, for cases that come by the thousand.
 const IDLE_EVERY: Duration = Duration::from_millis(300);
 
+/// No message takes as long to be done with after it was answered.
+const SETTLING: Duration = Duration::from_millis(10);
+
 /// The state before a case.
 #[derive(Debug)]
 pub(crate) struct Oracle {
@@ -54,6 +57,20 @@ pub(crate) struct Oracle {
 struct Since {
     log_lines: usize,
     idle_at: Option<Instant>,
+}
+
+/// How many descriptors are open, once those of the last message are closed, which may be a moment
+/// after its answer.
+fn settled_descriptors(vm: &Vm) -> usize {
+    let mut before = vm.daemon.fd_count();
+    loop {
+        thread::sleep(SETTLING);
+        let now = vm.daemon.fd_count();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
 }
 
 fn log_lines(vm: &Vm) -> usize {
