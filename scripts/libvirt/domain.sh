@@ -47,20 +47,38 @@ system_domain() {
         filesystem share "/bed/shares/a,b c"
         filesystem options /bed/shares/options "<binary xattr='on'><cache mode='always'/>\
 <sandbox mode='chroot'/><thread_pool size='4'/><openfiles max='4096'/></binary>"
-        filesystem readonly /bed/shares/readonly '' '<readonly/>'
-        filesystem idmap /bed/shares/idmap '' "$IDMAP"
+        if ! is_old_libvirt; then
+            filesystem readonly /bed/shares/readonly '' '<readonly/>'
+            filesystem idmap /bed/shares/idmap '' "$IDMAP"
+        fi
         filesystem old "/bed/shares/old,style" "<binary path='$OLD_STYLE_DAEMON' xattr='on'>\
 <cache mode='none'/><sandbox mode='namespace'/><lock posix='on' flock='on'/></binary>"
     } | domain system "$1"
 }
 
+# Before 10.0: nothing read-only, no mapped ids, nothing in a session, no limit of
+# descriptors, and one style of options.
+is_old_libvirt() { ((${LIBVIRT_VERSION%%.*} < 10)); }
+
 # One line for each daemon, "|" between words, the number of the socket as N.
 system_command_lines() {
+    if is_old_libvirt; then
+        old_command_lines
+        return
+    fi
     cat <<'LINES'
 --fd=N|--shared-dir|/bed/shares/a,b c
 --fd=N|--shared-dir|/bed/shares/options|--cache|always|--sandbox|chroot|--xattr|--thread-pool-size=4|--rlimit-nofile=4096
 --fd=N|--shared-dir|/bed/shares/readonly|--readonly
 --fd=N|--shared-dir|/bed/shares/idmap|--uid-map=:0:100000:65536:|--gid-map=:0:100000:65536:
+--fd=N|-o|source=/bed/shares/old,,style,cache=none,sandbox=namespace,xattr,flock,posix_lock
+LINES
+}
+
+old_command_lines() {
+    cat <<'LINES'
+--fd=N|-o|source=/bed/shares/a,,b c
+--fd=N|-o|source=/bed/shares/options,cache=always,sandbox=chroot,xattr|--thread-pool-size=4
 --fd=N|-o|source=/bed/shares/old,,style,cache=none,sandbox=namespace,xattr,flock,posix_lock
 LINES
 }
