@@ -56,6 +56,6 @@ write_suite_source() {
 # enter_libvirt_tree COMMAND...: runs scripts/libvirt/enter in new namespaces, and
 # COMMAND in the tree.
 enter_libvirt_tree() {
-    run_long unshare --mount --pid --fork --kill-child \
+    run_long env "ACCEL=$ACCEL" unshare --mount --pid --fork --kill-child \
         "$REPO_DIR/scripts/libvirt/enter" "$LIBVIRT_TREE" "$RUN_DIR/root" "$@"
 }
