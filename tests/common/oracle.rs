@@ -29,9 +29,6 @@ const CANARY_MAX: Duration = Duration::from_secs(1);
 const CANARY_TRIES: usize = 3;
 
 /// How long the daemon is watched doing nothing, and how often; a thread that spins would be on a
-/// A number that stays the same for so long is the one to compare with.
-const SETTLED_AFTER: Duration = Duration::from_millis(30);
-
 /// CPU for most of each.
 const IDLE_WINDOW: Duration = Duration::from_millis(20);
 const IDLE_TRIES: usize = 10;
@@ -158,20 +155,6 @@ impl Oracle {
             thread::sleep(Duration::from_millis(2));
         }
     }
-}
-
-/// How many descriptors the daemon has when it has closed what it needed for the start.
-fn settled_descriptors(vm: &Vm) -> usize {
-    let mut fds = vm.daemon.fd_count();
-    let mut since = Instant::now();
-    while since.elapsed() < SETTLED_AFTER {
-        thread::sleep(Duration::from_millis(2));
-        let now = vm.daemon.fd_count();
-        if now != fds {
-            (fds, since) = (now, Instant::now());
-        }
-    }
-    fds
 }
 
 /// Nothing is in flight, so no thread has a reason to run.
