@@ -64,7 +64,7 @@ impl Readiness {
     pub fn announce(self) {
         if let Some(manager) = self.manager {
             let message = "READY=1\nSTATUS=Waiting for the front end to connect\n";
-            if let Err(error) = manager.send(message.as_bytes()) {
+            if let Err(error) = send(&manager, message.as_bytes()) {
                 log::warn!("cannot tell the service manager that the daemon is ready: {error}");
             }
         }
@@ -80,6 +80,16 @@ impl Readiness {
     pub fn leave_to_parent(self) -> Silence {
         self.background
             .map_or(Silence::NONE, Background::leave_to_parent)
+    }
+}
+
+/// One message, again if a signal interrupts it.
+fn send(manager: &UnixDatagram, message: &[u8]) -> io::Result<usize> {
+    loop {
+        match manager.send(message) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            done => return done,
+        }
     }
 }
 
