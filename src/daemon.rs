@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use crate::process::seccomp::{self, SeccompAction, SeccompError, Uses};
 use crate::process::shutdown::{Arrival, Watch, accept_or_signal};
 use crate::server::Server;
 use crate::server::gate_read_only::ReadOnlyGate;
-use crate::sys::descriptors::close_on_exec_beyond_stdio;
+use crate::sys::descriptors::{Inherited, close_on_exec_beyond_stdio};
 use crate::sys::errno::Errno;
 use crate::sys::fork::ChildEnd;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
@@ -160,11 +161,12 @@ impl Outcome {
 }
 
 /// Serves `config.shared_dir` to one front end and returns when it has disconnected. Call it
-/// from the main thread before others are started: it forks, and it returns in both processes.
+/// from the main thread before others are started: it forks, and it returns in both processes. In
+/// a sandbox the one that serves closes what is `inherited`, but for [`SocketSource::Fd`].
 ///
 /// # Errors
 /// [`DaemonError`], whose text names the cause and, where there is one, the remedy.
-pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
+pub fn run(config: &DaemonConfig, inherited: Inherited) -> Result<Outcome, DaemonError> {
     if let Err(error) = close_on_exec_beyond_stdio() {
         log::warn!("programs that the daemon starts inherit its descriptors: {error}");
     }
@@ -203,6 +205,9 @@ pub fn run(config: &DaemonConfig) -> Result<Outcome, DaemonError> {
             Ok(Outcome::Watched(end))
         }
         Role::Server(confined) => {
+            if confined.parent.is_some() {
+                inherited.close_but(socket.as_fd());
+            }
             lock_down(config, &share, prepared)?;
             let files = match (files, &confined.parent) {
                 // The parent removes them; here their paths may lead elsewhere.

@@ -41,5 +41,6 @@ pub use process::logging::{LogDestination, start as start_logging};
 pub use process::sandbox::id_maps::IdMapEntry;
 pub use process::sandbox::{SandboxMode, SandboxSettings};
 pub use process::seccomp::SeccompAction;
+pub use sys::descriptors::Inherited;
 pub use transport::DeviceSettings;
 pub use xattr_map::XattrMap;

@@ -8,11 +8,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cli::{CAPABILITIES, Command};
+use virtiofsd::Inherited;
 
 fn main() -> ExitCode {
+    let inherited = Inherited::find();
     match cli::parse() {
         Command::PrintCapabilities => print_capabilities(),
-        Command::Run(settings) => run(&settings),
+        Command::Run(settings) => run(&settings, inherited),
     }
 }
 
@@ -23,7 +25,7 @@ fn print_capabilities() -> ExitCode {
     }
 }
 
-fn run(settings: &cli::Settings) -> ExitCode {
+fn run(settings: &cli::Settings, inherited: Inherited) -> ExitCode {
     let started = virtiofsd::start_logging(settings.log_level, settings.log_destination);
     if let Err(error) = started {
         return fail(&format!("cannot start logging: {error}"));
@@ -32,7 +34,7 @@ fn run(settings: &cli::Settings) -> ExitCode {
     if let Err(why) = settings.announce() {
         return fail(&why);
     }
-    match virtiofsd::run(&settings.daemon) {
+    match virtiofsd::run(&settings.daemon, inherited) {
         Ok(outcome) => ExitCode::from(outcome.exit_status()),
         Err(error) => fail(&virtiofsd::error_chain(&error)),
     }

@@ -1,7 +1,8 @@
 //! What: which descriptors a program started from here would inherit (close_range(2), fcntl(2)).
 //!
-//! In: nothing, or a descriptor that somebody else made. Out: descriptors with FD_CLOEXEC. Does
-//! not: close anything; descriptors that the parent left open may be named on the command line.
+//! In: nothing, or a descriptor that somebody else made. Out: descriptors with FD_CLOEXEC, and
+//! those that the parent left open, which a confined process closes: a directory among them would
+//! be a way out. Until then they may be named on the command line.
 #![expect(unsafe_code, reason = "system calls")]
 
 use std::fs;
@@ -42,13 +43,7 @@ pub fn close_on_exec_beyond_stdio() -> io::Result<()> {
 
 /// The same for kernels that cannot mark a range.
 fn close_on_exec_one_by_one() -> io::Result<()> {
-    let names = fs::read_dir("/proc/self/fd")?;
-    // Collected first: reading the directory has a descriptor of its own open meanwhile.
-    let numbers: Vec<RawFd> = names
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|number| *number >= FIRST_BEYOND_STDIO)
-        .collect();
-    for number in numbers {
+    for number in open_beyond_stdio()? {
         match mark(number) {
             // The descriptor of the directory has gone by now.
             Err(Errno::EBADF) | Ok(()) => (),
@@ -56,6 +51,41 @@ fn close_on_exec_one_by_one() -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is open, and the descriptor with which it was listed, which is not any more.
+fn open_beyond_stdio() -> io::Result<Vec<RawFd>> {
+    let names = fs::read_dir("/proc/self/fd")?;
+    Ok(names
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number >= FIRST_BEYOND_STDIO)
+        .collect())
+}
+
+/// The descriptors above standard error that the parent process left open.
+#[derive(Debug)]
+pub struct Inherited(Vec<RawFd>);
+
+impl Inherited {
+    /// Lists them. Call it first of all in `main`: whatever the program opens itself before counts
+    /// as inherited. Without /proc there are none to be found.
+    pub fn find() -> Self {
+        let listed = open_beyond_stdio().unwrap_or_default();
+        // SAFETY: F_GETFD takes no further argument and fails with EBADF on anything not open.
+        let is_open = |number: &RawFd| unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0;
+        Inherited(listed.into_iter().filter(is_open).collect())
+    }
+
+    /// Closes them all but `kept`, which has an owner in this program.
+    pub fn close_but(self, kept: BorrowedFd<'_>) {
+        for number in self.0 {
+            if number != kept.as_raw_fd() {
+                // SAFETY: the parent left it open and nothing in this program took it over, so no
+                // owner is deprived of it. What cannot be closed was not open.
+                unsafe { libc::close(number) };
+            }
+        }
+    }
 }
 
 /// Marks one descriptor as close-on-exec, for those that arrive without.

@@ -1,6 +1,6 @@
 //! What: the two processes of a sandbox, and what they say to each other.
 //!
-//! In: namespaces for the child. Out: [`Split`]. Two pipes: by the first the parent says "go" and
+//! In: namespaces for the child. Out: a `Split`. Two pipes: by the first the parent says "go" and
 //! then keeps it open, so that its end of file tells the child that the parent is gone; by the
 //! second the child says "ready". The kernel sends the child SIGTERM when the parent ends, and the
 //! parent passes on the signals that ask it to end.
