@@ -158,12 +158,22 @@ pub fn enter(
         SandboxMode::Namespace => namespace::enter(settings, &share, prepared),
         SandboxMode::Chroot if is_root => enter_chroot(&share, prepared),
         SandboxMode::Chroot => Err(SandboxError::ChrootNeedsRoot),
-        SandboxMode::None => Ok(Role::Server(Confined {
-            root: share.pinned,
-            proc_fd: ProcFd::open().map_err(SandboxError::OpenProc)?,
-            parent: None,
-        })),
+        SandboxMode::None => stay_outside(share, is_root),
     }
+}
+
+fn stay_outside(share: SharedDir, is_root: bool) -> Result<Role, SandboxError> {
+    if is_root {
+        log::warn!(
+            "root without a sandbox: names are confined to the share, but a fault in the daemon \
+             would have the whole host before it. Use --sandbox namespace if you can, or chroot"
+        );
+    }
+    Ok(Role::Server(Confined {
+        root: share.pinned,
+        proc_fd: ProcFd::open().map_err(SandboxError::OpenProc)?,
+        parent: None,
+    }))
 }
 
 fn enter_chroot(share: &SharedDir, prepared: Prepared) -> Result<Role, SandboxError> {
