@@ -37,8 +37,10 @@ fetch_libvirt_tree() {
     for path in "$CACHE_DIR/libvirt/$suite"-*.tar; do
         rm -f "$path"
     done
-    cp "$RUN_DIR/libvirt.tar" "$LIBVIRT_TREE.part"
-    mv "$LIBVIRT_TREE.part" "$LIBVIRT_TREE"
+    # The caller asks for the status, so errors do not end the script here by themselves.
+    if ! cp "$RUN_DIR/libvirt.tar" "$LIBVIRT_TREE.part" || ! mv "$LIBVIRT_TREE.part" "$LIBVIRT_TREE"; then
+        die "could not keep $LIBVIRT_TREE"
+    fi
     rm "$RUN_DIR/libvirt.tar"
     cache_unlock
 }
