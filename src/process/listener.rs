@@ -61,15 +61,6 @@ struct SocketFile {
     identity: Option<(u64, u64)>,
 }
 
-/// A connection, with the files that mark the daemon as taken.
-#[derive(Debug)]
-pub struct Connection {
-    /// The vhost-user stream.
-    pub stream: UnixStream,
-    /// Keep it for as long as the connection is served.
-    pub files: Option<CreatedSocket>,
-}
-
 /// Why there is no socket.
 #[derive(Debug)]
 pub enum ListenError {
@@ -235,16 +226,6 @@ impl Listener {
     #[must_use]
     pub fn into_parts(self) -> (UnixListener, Option<CreatedSocket>) {
         (self.socket, self.created)
-    }
-
-    /// Waits for the front end and stops listening: a second one is refused by the kernel at
-    /// once instead of waiting for an answer that never comes.
-    ///
-    /// # Errors
-    /// [`ListenError::Accept`].
-    pub fn accept(self) -> Result<Connection, ListenError> {
-        let (socket, files) = self.into_parts();
-        accept_on(&socket).map(|stream| Connection { stream, files })
     }
 }
 

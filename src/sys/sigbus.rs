@@ -19,8 +19,9 @@
 //! that cannot be filled loses what comes after it; the range is lost anyway.)
 //!
 //! Invariants: the handler uses atomics and raw system calls only, see signal-safety(7), and
-//! leaves errno as it was: no call sets it that does not fail. A range is given back before its addresses can be mapped anew. Does
-//! not: map or unmap for its callers; handle memory errors of the hardware.
+//! leaves errno as it was: no call sets it that does not fail. A range is given back before its
+//! addresses can be mapped anew. Does not: map or unmap for its callers; handle memory errors of
+//! the hardware.
 #![expect(unsafe_code, reason = "a signal handler")]
 
 use std::ffi::{c_int, c_void};

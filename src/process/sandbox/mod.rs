@@ -34,7 +34,6 @@ pub mod supervisor;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use crate::process::capabilities::Prepared;
 use crate::sys::credentials;
@@ -70,19 +69,6 @@ pub struct SandboxSettings {
     pub uid_map: Vec<IdMapEntry>,
     /// Group ids of the user namespace; empty for the usual ones.
     pub gid_map: Vec<IdMapEntry>,
-}
-
-impl FromStr for SandboxMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.to_ascii_lowercase().as_str() {
-            "namespace" => Ok(SandboxMode::Namespace),
-            "chroot" => Ok(SandboxMode::Chroot),
-            "none" => Ok(SandboxMode::None),
-            _ => Err("a sandbox mode is namespace, chroot or none".to_owned()),
-        }
-    }
 }
 
 /// The shared directory, pinned before anything is confined: a link that leads to it, and a path
