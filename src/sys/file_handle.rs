@@ -10,6 +10,7 @@
 use std::ffi::{CStr, c_int, c_uint};
 use std::fmt;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::thread;
 
 use crate::sys::errno::{Errno, Result};
 use crate::sys::{check_long, retry};
@@ -20,6 +21,9 @@ const HANDLE_LEN_MAX: usize = 128;
 /// Handles up to this length are stored in place: those of ext4 (8 bytes), tmpfs and xfs (12)
 /// and btrfs (20) are. It is what fits beside a pointer and a length.
 const SHORT_LEN_MAX: usize = 22;
+
+/// How often a handle is tried that may be about to become stale.
+const PIN_ATTEMPTS: usize = 4;
 
 /// `struct file_handle` of open_by_handle_at(2) with room for the longest handle.
 #[repr(C)]
@@ -75,24 +79,16 @@ impl FileHandle {
         for (to, from) in raw.bytes.iter_mut().zip(bytes) {
             *to = *from;
         }
-        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        let opened = retry(|| {
-            // SAFETY: `raw` is a struct file_handle with `handle_bytes` valid bytes behind its
-            // head; it outlives the call.
-            let fd = unsafe {
-                libc::syscall(
-                    libc::SYS_open_by_handle_at,
-                    mount.as_raw_fd(),
-                    &raw mut raw,
-                    flags,
-                )
-            };
-            check_long(fd)
-        })?;
-        let fd = c_int::try_from(opened).map_err(|_| Errno::EIO)?;
-        // SAFETY: the kernel has just returned `fd` as a new descriptor, so it is open and
-        // nothing else owns it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        for _ in 1..PIN_ATTEMPTS {
+            match raw.pin(mount) {
+                // The inode number is just being given to a new file: Linux (6.18 at least) says
+                // so by this error, and ESTALE a moment later. Drop this loop when it no longer
+                // does.
+                Err(Errno::ENOMEM) => thread::yield_now(),
+                done => return done,
+            }
+        }
+        raw.pin(mount)
     }
 
     fn new(kind: c_int, handle: &[u8]) -> Self {
@@ -124,6 +120,28 @@ impl fmt::Debug for FileHandle {
 }
 
 impl RawHandle {
+    /// One open_by_handle_at(2).
+    fn pin(&mut self, mount: BorrowedFd<'_>) -> Result<OwnedFd> {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let opened = retry(|| {
+            // SAFETY: `self` is a struct file_handle with `handle_bytes` valid bytes behind its
+            // head; it outlives the call.
+            let fd = unsafe {
+                libc::syscall(
+                    libc::SYS_open_by_handle_at,
+                    mount.as_raw_fd(),
+                    &raw mut *self,
+                    flags,
+                )
+            };
+            check_long(fd)
+        })?;
+        let fd = c_int::try_from(opened).map_err(|_| Errno::EIO)?;
+        // SAFETY: the kernel has just returned `fd` as a new descriptor, so it is open and
+        // nothing else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
     fn new() -> Self {
         RawHandle {
             handle_bytes: 0,
