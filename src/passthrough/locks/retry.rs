@@ -4,7 +4,8 @@
 //! us when such a lock is given back. Out: calls that try. Invariants: the thread exists only
 //! while there is such a file; a file is tried after 1 ms, then after twice as long each time, up
 //! to 100 ms, and from the start when somebody got what they waited for; trying takes at most a
-//! tenth of the time, however many wait.
+//! tenth of the time, however many wait, unless a round of tries takes longer than a ninth of a
+//! second: the rest after it is never longer than a second.
 //!
 //! Why not a blocked thread for each: a guest may have thousands of waiters.
 //!
@@ -30,6 +31,9 @@ const DELAY_MAX: Duration = Duration::from_millis(100);
 
 /// A round of tries that took so long is followed by this many times as long without any.
 const REST_FACTOR: u32 = 9;
+
+/// The longest such rest: a round may have taken long because the machine had no time for it.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What came of trying a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +147,7 @@ fn run(shared: &Arc<Shared>) {
             };
             shared.retrier.lock().add(watched.site, delay);
         }
-        not_before = Instant::now() + start.elapsed().saturating_mul(REST_FACTOR);
+        let rest = start.elapsed().saturating_mul(REST_FACTOR);
+        not_before = Instant::now() + rest.min(REST_MAX);
     }
 }
