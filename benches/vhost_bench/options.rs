@@ -1,0 +1,92 @@
+//! What: the command line of the benchmark.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Requests that all queues together may have under way.
+pub(crate) const DEPTH_MAX: usize = 32;
+
+const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND] [--share DIR] [--ms PERIOD]
+       [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [TEST...]
+
+COMMAND: a daemon with its options, without --socket-path and --shared-dir.
+DIR: where the shares are made (/dev/shm). PERIOD: of each run, in ms (300).
+N: 5 rounds, depths 1,8,32, queues 1. TEST: a name or a part of it.";
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) commands: Vec<String>,
+    pub(crate) share: PathBuf,
+    pub(crate) period: Duration,
+    pub(crate) rounds: usize,
+    pub(crate) depths: Vec<usize>,
+    pub(crate) queues: Vec<usize>,
+    tests: Vec<String>,
+}
+
+impl Options {
+    /// Reads the command line; ends the program when it makes no sense.
+    pub(crate) fn parse() -> Self {
+        let mut options = Options {
+            commands: Vec::new(),
+            share: PathBuf::from("/dev/shm"),
+            period: Duration::from_millis(300),
+            rounds: 5,
+            depths: vec![1, 8, 32],
+            queues: vec![1],
+            tests: Vec::new(),
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| usage());
+            match word.as_str() {
+                "--a" | "--b" => options.commands.push(value()),
+                "--share" => options.share = PathBuf::from(value()),
+                "--ms" => options.period = Duration::from_millis(u64::from(number(&value()))),
+                "--rounds" => options.rounds = usize::from(number(&value())),
+                "--depth" => options.depths = numbers(&value()),
+                "--queues" => options.queues = numbers(&value()),
+                // Cargo passes it on.
+                "--bench" => {}
+                word if word.starts_with('-') => usage(),
+                test => options.tests.push(test.to_owned()),
+            }
+        }
+        if options.commands.is_empty() || options.rounds == 0 {
+            usage();
+        }
+        options
+    }
+
+    /// Whether a test was asked for.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.tests.is_empty() || self.tests.iter().any(|part| name.contains(part.as_str()))
+    }
+}
+
+fn numbers(list: &str) -> Vec<usize> {
+    let numbers = list.split(',').map(|text| usize::from(number(text)));
+    numbers
+        .map(|number| {
+            if (1..=DEPTH_MAX).contains(&number) {
+                number
+            } else {
+                usage()
+            }
+        })
+        .collect()
+}
+
+fn number(text: &str) -> u16 {
+    text.parse().unwrap_or_else(|_| usage())
+}
+
+#[expect(
+    clippy::exit,
+    reason = "a program that measures, not a part of the daemon"
+)]
+fn usage() -> ! {
+    eprintln!("{USAGE}");
+    std::process::exit(2);
+}
