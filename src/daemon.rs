@@ -205,10 +205,7 @@ pub fn run(config: &DaemonConfig, inherited: Inherited) -> Result<Outcome, Daemo
             Ok(Outcome::Watched(end))
         }
         Role::Server(confined) => {
-            if confined.parent.is_some() {
-                inherited.close_but(socket.as_fd());
-            }
-            lock_down(config, &share, prepared)?;
+            // First of all: an error after this must not remove what is the parent's.
             let files = match (files, &confined.parent) {
                 // The parent removes them; here their paths may lead elsewhere.
                 (Some(files), Some(_)) => {
@@ -217,6 +214,10 @@ pub fn run(config: &DaemonConfig, inherited: Inherited) -> Result<Outcome, Daemo
                 }
                 (files, _) => files,
             };
+            if confined.parent.is_some() {
+                inherited.close_but(socket.as_fd());
+            }
+            lock_down(config, &share, prepared)?;
             ServingProcess {
                 config,
                 signals,

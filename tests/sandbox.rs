@@ -375,6 +375,19 @@ fn user_without_maps_is_himself_in_a_namespace_of_his_own() {
     assert_without_capabilities(daemon.main_pid());
 }
 
+/// A directory "made" that the guest's root gives to its user and group 1000.
+fn given_to_1000(client: &mut Client) -> u64 {
+    let made = client.mkdir(1, "made", 0o755).unwrap();
+    let owner = SetAttr {
+        valid: FATTR_UID | FATTR_GID,
+        uid: 1000,
+        gid: 1000,
+        ..SetAttr::default()
+    };
+    client.setattr(made.node, &owner).unwrap();
+    made.node
+}
+
 #[test]
 fn user_with_maps_is_root_over_his_sub_ids() {
     if !has_newuidmap("user_with_maps_is_root_over_his_sub_ids") {
@@ -398,14 +411,7 @@ fn user_with_maps_is_root_over_his_sub_ids() {
     let uid = SUB_IDS.to_string();
     assert_eq!(status_text(child, "Uid:"), [uid.as_str(); 4].join("\t"));
     assert_eq!(capability_set(child, "CapEff:") & !WITH_FILE_HANDLES, 0);
-    let made = client.mkdir(1, "made", 0o755).unwrap();
-    let owner = SetAttr {
-        valid: FATTR_UID | FATTR_GID,
-        uid: 1000,
-        gid: 1000,
-        ..SetAttr::default()
-    };
-    client.setattr(made.node, &owner).unwrap();
+    given_to_1000(&mut client);
     let seen = share.stat("made");
     assert_eq!((seen.uid(), seen.gid()), (SUB_IDS + 1000, SUB_IDS + 1000));
 }
@@ -429,14 +435,7 @@ fn root_with_maps_gets_a_user_namespace() {
     let mut client = Client::with_args(&share, &args);
     let child = client.vm.daemon.pid();
     assert_eq!(own_namespaces(child), ["mnt", "pid", "net", "user"]);
-    let owner = SetAttr {
-        valid: FATTR_UID | FATTR_GID,
-        uid: 1000,
-        gid: 1000,
-        ..SetAttr::default()
-    };
-    let made = client.mkdir(1, "made", 0o755).unwrap();
-    client.setattr(made.node, &owner).unwrap();
+    let made = given_to_1000(&mut client);
     let seen = share.stat("made");
     assert_eq!((seen.uid(), seen.gid()), (SUB_IDS + 1000, SUB_IDS + 1000));
     // An id beyond the map is nobody's.
@@ -445,7 +444,7 @@ fn root_with_maps_gets_a_user_namespace() {
         uid: 70_000,
         ..SetAttr::default()
     };
-    assert_eq!(client.setattr(made.node, &beyond), Err(libc::EINVAL));
+    assert_eq!(client.setattr(made, &beyond), Err(libc::EINVAL));
 }
 
 #[test]

@@ -168,8 +168,11 @@ fn enter_chroot(share: &SharedDir, prepared: Prepared) -> Result<Role, SandboxEr
         supervisor::Split::Child(link) => link,
     };
     parent.wait_for_go();
-    let proc_fd = private_proc_fd(mount::Submounts::LeftOut)?;
-    mount::enter(share.as_fd()).map_err(|source| share_error(share, source))?;
+    let proc_fd = private_proc_fd()?;
+    mount::enter(share.as_fd()).map_err(|source| SandboxError::OpenShare {
+        path: share.real_path.clone(),
+        source,
+    })?;
     mount::chroot_here().map_err(SandboxError::Chroot)?;
     Ok(Role::Server(Confined {
         root: root_of_process()?,
@@ -180,9 +183,9 @@ fn enter_chroot(share: &SharedDir, prepared: Prepared) -> Result<Role, SandboxEr
 
 /// `/proc/self/fd` as the root of a mount that stands nowhere: nothing can be reached through it
 /// but the descriptors. Where that takes a right that is missing, the directory itself.
-fn private_proc_fd(submounts: mount::Submounts) -> Result<ProcFd, SandboxError> {
+fn private_proc_fd() -> Result<ProcFd, SandboxError> {
     let shared = ProcFd::open().map_err(SandboxError::OpenProc)?;
-    match mount::clone_tree(shared.as_fd(), submounts) {
+    match mount::clone_tree(shared.as_fd(), mount::Submounts::LeftOut) {
         Ok(private) => Ok(ProcFd::from_fd(private)),
         Err(errno) => {
             log::debug!("/proc/self/fd is used where it is: it cannot be cloned ({errno})");
@@ -193,13 +196,6 @@ fn private_proc_fd(submounts: mount::Submounts) -> Result<ProcFd, SandboxError> 
 
 fn root_of_process() -> Result<OwnedFd, SandboxError> {
     open::directory(Path::new(OsStr::new("/"))).map_err(SandboxError::OpenRoot)
-}
-
-fn share_error(share: &SharedDir, source: Errno) -> SandboxError {
-    SandboxError::OpenShare {
-        path: share.real_path.clone(),
-        source,
-    }
 }
 
 /// Root's supplementary groups must not help a guest.

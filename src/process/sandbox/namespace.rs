@@ -79,7 +79,7 @@ fn confine(
     parent.wait_for_go();
     let step = |step| move |source| SandboxError::Mount { step, source };
     mount::make_all_slave().map_err(step(MountStep::Slave))?;
-    let proc_fd = private_proc_fd(Submounts::LeftOut)?;
+    let proc_fd = private_proc_fd()?;
     let directory = find_again(share)?;
     let tree = mount::clone_tree(directory.as_fd(), Submounts::Included)
         .map_err(step(MountStep::Clone))?;
