@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
 use virtiofsd::{
     CachePolicy, Capability, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy,
-    IoctlRights, LogDestination, Negotiation as ShareNegotiation, SandboxMode, SandboxSettings,
-    SeccompAction, ShareSettings, SocketSource,
+    IoctlRights, LogDestination, Negotiation as ShareNegotiation, Polling, SandboxMode,
+    SandboxSettings, SeccompAction, ShareSettings, SocketSource,
 };
 
 use super::options::{Cache, InodeFileHandles, Negotiation, Options};
@@ -99,6 +100,9 @@ fn check(options: Options, ineffective: Vec<String>) -> Result<Settings, Error> 
     let device = DeviceSettings {
         tag: options.tag,
         thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
+        polling: options.poll_us.map_or(Polling::Adaptive, |time_us| {
+            Polling::Fixed(Duration::from_micros(time_us))
+        }),
         num_request_queues_in_config: REQUEST_QUEUES_ANNOUNCED,
     };
     let socket = match (options.socket_path.or(options.socket), options.fd) {

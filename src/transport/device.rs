@@ -32,6 +32,7 @@ use super::counters::Counters;
 use super::error::TransportError;
 use super::executor::Executor;
 use super::memory::{GuestRam, MemoryCell, REGION_COUNT_MAX, RegionSpec};
+use super::polling::Seats;
 use super::queue::{Queue, QueueError, Surroundings};
 use super::ring::{RingAddresses, RingFeatures};
 
@@ -84,6 +85,8 @@ impl Device {
                 counters,
                 executor: Executor::new(settings.thread_pool_size)?,
                 features: ring_features(0),
+                polling: settings.polling,
+                seats: Seats::for_this_machine(),
             },
             queues: (0..QUEUE_COUNT).map(Queue::new).collect(),
             protocol_features: 0,

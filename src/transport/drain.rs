@@ -10,19 +10,25 @@
 //! same with its two steps the other way round (see ring.rs), and one of us sees the other.
 //!
 //! ```text
-//!   suppress kicks -> pop, serve, ... -> empty -> flush -> ask for kicks -> still empty? -> sleep
-//!        ^                                                                    | no
-//!        +--------------------------------------------------------------------+
+//!   suppress kicks -> pop, serve, ... -> empty -> flush -> look for a while (polling.rs) -> empty
+//!        ^                                                        | a request            |
+//!        +--------------------------------------------------------+                      v
+//!        +------------------------------------ no --------- still empty? <-- ask for kicks
+//!                                                                | yes
+//!                                                                v  sleep
 //! ```
 //!
 //! Batches: what is done is shown to the driver when the ring is empty, after
-//! [`BATCH_REPLIES_MAX`] replies, and before a request that may take long. Requests without a
-//! reply (FORGET) do not count, nobody waits for them; so a burst of them costs one signal.
+//! [`BATCH_REPLIES_MAX`] replies, before a request that will probably take long, and before any
+//! that may when the one before has taken [`BATCH_AGE_MAX`]. So a reply waits for a slow request
+//! behind it once, not for each of a series. Requests without a reply (FORGET) do not count,
+//! nobody waits for them; so a burst of them costs one signal.
 //!
 //! Does not: wait for kicks, see worker.rs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::wire::opcode::Opcode;
 
@@ -31,29 +37,83 @@ use super::completion::{self, Completion, Returned};
 use super::executor::{Executor, PoolJob, QueueContext};
 use super::heads::Heads;
 use super::memory::GuestRam;
+use super::polling::Poller;
 use super::ring::AvailRing;
 
 /// Replies that may wait for the end of a batch. More would keep the first one waiting for
 /// longer than a signal costs.
 const BATCH_REPLIES_MAX: u16 = 16;
 
-/// Whether serving this opcode may wait for a disk or for somebody else: everything does, except
-/// what works on names and attributes that are usually cached.
-fn may_take_long(opcode: Opcode) -> bool {
-    !matches!(
-        opcode,
+/// A batch that has taken longer than this is shown before more is begun. A signal costs some
+/// microseconds, on both sides, so less would cost more than it gains.
+const BATCH_AGE_MAX: Duration = Duration::from_micros(20);
+
+/// How long serving a request takes, as far as its opcode tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// It works on names and attributes that are usually cached.
+    Brief,
+    /// It does so most of the time, but may wait for a disk.
+    Varied,
+    /// It waits for a disk, or for somebody else.
+    Long,
+}
+
+fn expected(opcode: Opcode) -> Expected {
+    match opcode {
         Opcode::Lookup
-            | Opcode::Forget
-            | Opcode::Getattr
-            | Opcode::Readlink
-            | Opcode::Statfs
-            | Opcode::Getxattr
-            | Opcode::Listxattr
-            | Opcode::Access
-            | Opcode::Interrupt
-            | Opcode::BatchForget
-            | Opcode::Statx
-    )
+        | Opcode::Forget
+        | Opcode::Getattr
+        | Opcode::Readlink
+        | Opcode::Statfs
+        | Opcode::Getxattr
+        | Opcode::Listxattr
+        | Opcode::Access
+        | Opcode::Interrupt
+        | Opcode::BatchForget
+        | Opcode::Statx => Expected::Brief,
+        Opcode::Fsync
+        | Opcode::Fsyncdir
+        | Opcode::Syncfs
+        | Opcode::Fallocate
+        | Opcode::CopyFileRange
+        | Opcode::CopyFileRange64
+        | Opcode::Setlkw
+        | Opcode::Ioctl
+        | Opcode::Init
+        | Opcode::Destroy
+        | Opcode::Unknown(_) => Expected::Long,
+        Opcode::Setattr
+        | Opcode::Symlink
+        | Opcode::Mknod
+        | Opcode::Mkdir
+        | Opcode::Unlink
+        | Opcode::Rmdir
+        | Opcode::Rename
+        | Opcode::Rename2
+        | Opcode::Link
+        | Opcode::Open
+        | Opcode::Read
+        | Opcode::Write
+        | Opcode::Release
+        | Opcode::Setxattr
+        | Opcode::Removexattr
+        | Opcode::Flush
+        | Opcode::Opendir
+        | Opcode::Readdir
+        | Opcode::Readdirplus
+        | Opcode::Releasedir
+        | Opcode::Getlk
+        | Opcode::Setlk
+        | Opcode::Create
+        | Opcode::Tmpfile
+        | Opcode::Lseek
+        | Opcode::Bmap
+        | Opcode::Poll
+        | Opcode::NotifyReply
+        | Opcode::Setupmapping
+        | Opcode::Removemapping => Expected::Varied,
+    }
 }
 
 /// What a queue's worker works with.
@@ -62,6 +122,7 @@ pub(super) struct Drain {
     context: Arc<QueueContext>,
     requests: AvailRing,
     executor: Executor,
+    poller: Poller,
     /// Entries of the queue, the most requests under way.
     size: u16,
     ram: Arc<GuestRam>,
@@ -69,6 +130,8 @@ pub(super) struct Drain {
     chain: Chain,
     unflushed: u16,
     unflushed_replies: u16,
+    /// When the last request that might have taken long was begun.
+    varied_begun: Option<Instant>,
 }
 
 impl Drain {
@@ -77,6 +140,7 @@ impl Drain {
         context: Arc<QueueContext>,
         requests: AvailRing,
         executor: Executor,
+        poller: Poller,
         size: u16,
     ) -> Drain {
         let (generation, ram) = context.memory.current();
@@ -84,12 +148,14 @@ impl Drain {
             context,
             requests,
             executor,
+            poller,
             size,
             ram,
             generation,
             chain: Chain::default(),
             unflushed: 0,
             unflushed_replies: 0,
+            varied_begun: None,
         }
     }
 
@@ -101,6 +167,11 @@ impl Drain {
         let drained = self.serve_all(stop);
         self.flush();
         drained
+    }
+
+    /// A kick ended the worker's sleep.
+    pub(super) fn woken(&mut self) {
+        self.poller.woken();
     }
 
     /// Asks for kicks, so that whoever serves this ring next is woken.
@@ -125,7 +196,11 @@ impl Drain {
                 self.serve_next()?;
             }
             self.flush();
-            if stop.load(Ordering::Relaxed) || !self.requests.request_kicks()? {
+            let requests = &mut self.requests;
+            // A ring that is broken is something, too: the next step finds out.
+            let there = || stop.load(Ordering::Relaxed) || requests.has_request() != Ok(false);
+            let is_there = self.poller.look(there);
+            if stop.load(Ordering::Relaxed) || !(is_there || self.requests.request_kicks()?) {
                 return Ok(());
             }
         }
@@ -161,9 +236,7 @@ impl Drain {
             return Ok(());
         }
         let peek = self.chain.peek(&self.ram);
-        if peek.is_none_or(|peek| may_take_long(peek.opcode)) {
-            self.flush();
-        }
+        self.flush_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
         let completion = Completion::new(&self.context, &self.ram, &self.chain, peek);
         match completion::serve(self.context.handler.as_ref(), completion) {
             Returned::WithReply => {
@@ -181,11 +254,27 @@ impl Drain {
         Ok(())
     }
 
+    /// Shows the driver what is done, unless it need not wait for the next request.
+    fn flush_before(&mut self, next: Expected) {
+        match next {
+            Expected::Brief => {}
+            Expected::Long => self.flush(),
+            Expected::Varied => {
+                let now = Instant::now();
+                let begun = self.varied_begun.replace(now);
+                if begun.is_some_and(|begun| now.duration_since(begun) > BATCH_AGE_MAX) {
+                    self.flush();
+                }
+            }
+        }
+    }
+
     fn flush(&mut self) {
         if self.unflushed > 0 {
             self.context.returns.flush();
             self.unflushed = 0;
             self.unflushed_replies = 0;
+            self.varied_begun = None;
         }
     }
 }
@@ -212,12 +301,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn may_take_long_is_false_for_lookups_and_true_for_data() {
-        for (opcode, long) in [(1, false), (2, false), (3, false), (42, false)] {
-            assert_eq!(may_take_long(Opcode::from_raw(opcode)), long, "{opcode}");
+    fn expected_is_brief_for_names_and_long_for_what_waits() {
+        for opcode in [1, 2, 3, 17, 22, 42] {
+            assert_eq!(
+                expected(Opcode::from_raw(opcode)),
+                Expected::Brief,
+                "{opcode}"
+            );
         }
-        for opcode in [14, 15, 16, 20, 26, 28, 31, 33, 47, 99] {
-            assert!(may_take_long(Opcode::from_raw(opcode)), "{opcode}");
+        for opcode in [14, 15, 16, 28, 35, 44] {
+            assert_eq!(
+                expected(Opcode::from_raw(opcode)),
+                Expected::Varied,
+                "{opcode}"
+            );
+        }
+        for opcode in [20, 26, 30, 33, 39, 43, 47, 50, 99] {
+            assert_eq!(
+                expected(Opcode::from_raw(opcode)),
+                Expected::Long,
+                "{opcode}"
+            );
         }
     }
 }

@@ -57,6 +57,7 @@ mod heads;
 mod memory;
 mod notifier;
 mod parking;
+mod polling;
 mod queue;
 mod reply_writer;
 mod request_reader;
@@ -81,6 +82,7 @@ use counters::Counters;
 use device::Device;
 
 pub use error::TransportError;
+pub use polling::Polling;
 
 /// What a device is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub struct DeviceSettings {
     pub tag: Option<String>,
     /// Threads that serve requests; 0: each queue's own thread does.
     pub thread_pool_size: usize,
+    /// How long the worker of a request queue looks at its ring before it sleeps.
+    pub polling: Polling,
     /// Number of request queues to announce in the configuration space. As many as the front end
     /// starts are served, up to 63, whatever this says.
     pub num_request_queues_in_config: u32,

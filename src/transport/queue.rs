@@ -20,6 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::log_limit::guest_log;
 use crate::wire::channel::RequestHandler;
@@ -32,6 +33,7 @@ use super::executor::{Executor, QueueContext};
 use super::memory::MemoryCell;
 use super::notifier::{Kick, Signal};
 use super::parking::{Exit, Lot, Place};
+use super::polling::{Poller, Polling, Seats};
 use super::ring::{self, Ring, RingAddresses, RingError, RingFeatures};
 use super::worker::Worker;
 
@@ -77,6 +79,8 @@ pub(super) struct Surroundings {
     pub(super) counters: Arc<Counters>,
     pub(super) executor: Executor,
     pub(super) features: RingFeatures,
+    pub(super) polling: Polling,
+    pub(super) seats: Arc<Seats>,
 }
 
 /// See the file head.
@@ -292,7 +296,13 @@ impl Queue {
             0 => Executor::Inline,
             _ => surroundings.executor.clone(),
         };
-        let drain = Drain::new(Arc::clone(&context), requests, executor, size);
+        // What comes by it is not waited for, but for INTERRUPT, which is rare.
+        let polling = match self.index {
+            0 => Polling::Fixed(Duration::ZERO),
+            _ => surroundings.polling,
+        };
+        let poller = Poller::new(polling, Arc::clone(&surroundings.seats));
+        let drain = Drain::new(Arc::clone(&context), requests, executor, poller, size);
         let kick = Arc::clone(kick);
         // Before the worker, which may need it at once.
         *context.err.lock().unwrap_or_else(PoisonError::into_inner) = self.err.clone();

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use crate::wire::channel::RequestHandler;
 
@@ -17,6 +18,7 @@ use super::executor::{Executor, QueueContext};
 use super::guest_io;
 use super::memory::{GuestRam, MemoryCell};
 use super::parking::{Exit, Lot, Place};
+use super::polling::{Poller, Polling, Seats};
 use super::ring::{Ring, RingFeatures};
 use super::test_guest::{Driver, NEXT, TestMemory, USER_BASE, WRITE};
 
@@ -155,7 +157,8 @@ impl ScriptedRing {
         };
         lot.resume(exit, place);
         let context = Arc::new(QueueContext::new(1, handler, cell, returns, lot));
-        let drain = Drain::new(context, requests, Executor::Inline, RING_ENTRIES);
+        let poller = Poller::new(Polling::Fixed(Duration::ZERO), Seats::for_this_machine());
+        let drain = Drain::new(context, requests, Executor::Inline, poller, RING_ENTRIES);
         ScriptedRing {
             driver,
             ram,

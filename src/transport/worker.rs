@@ -168,7 +168,10 @@ impl Body {
             _ => return,
         };
         match taken {
-            Kicked::Yes => self.note_kick(),
+            Kicked::Yes => {
+                self.drain.woken();
+                self.note_kick();
+            }
             Kicked::No => {}
             Kicked::Never => {
                 self.kick = None;

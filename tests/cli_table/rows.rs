@@ -314,6 +314,10 @@ pub(crate) const ROWS: &[Row] = &[
         NONSENSE,
         &["--thread-pool-size"],
     ),
+    row("{served} --poll-us 0", SERVED, &[]).unlike_the_existing("it has no such option"),
+    row("{served} --poll-us=10000", SERVED, &[]).unlike_the_existing("it has no such option"),
+    row("{served} --poll-us 10001", NONSENSE, &["0..=10000"]),
+    row("{served} --poll-us 1.5", NONSENSE, &["--poll-us"]),
     row("{served} --rlimit-nofile 0", SERVED, &[]),
     row(
         "{served} --rlimit-nofile 609",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::wire::channel::{Outcome, ReplySink, RequestHandler, RequestSource};
 
 use super::super::test_guest::{memory_file, spec};
-use super::super::{DeviceSettings, Ended, serve};
+use super::super::{DeviceSettings, Ended, Polling, serve};
 use super::*;
 
 const PROTOCOL_FEATURES: u64 = 1 << 30;
@@ -47,6 +47,7 @@ impl Front {
         let settings = DeviceSettings {
             tag: tag.map(str::to_owned),
             thread_pool_size: 0,
+            polling: Polling::Adaptive,
             num_request_queues_in_config: 3,
         };
         let handler = Arc::new(Idle::default());

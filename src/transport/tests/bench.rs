@@ -13,12 +13,12 @@ use vhost::vhost_user::message::{
 };
 
 use crate::sys::poll;
-use crate::transport::DeviceSettings;
 use crate::transport::counters::Counters;
 use crate::transport::device::Device;
 use crate::transport::memory::RegionSpec;
 use crate::transport::ring::RingFeatures;
 use crate::transport::test_guest::{Driver, TestMemory};
+use crate::transport::{DeviceSettings, Polling};
 use crate::wire::channel::{LateReply, Outcome, ReplySink, RequestHandler, RequestSource};
 
 pub(super) const FORGET: u32 = 2;
@@ -177,6 +177,7 @@ impl Bench {
         let settings = DeviceSettings {
             tag: None,
             thread_pool_size: threads,
+            polling: Polling::Adaptive,
             num_request_queues_in_config: 1,
         };
         let handler = Arc::new(TestHandler::default());
