@@ -5,12 +5,15 @@
 //! somebody says what it does; buffers offered to the file system are no longer than the reply
 //! has room for. Does not: write replies.
 
+use std::sync::Arc;
+
 use crate::fs::filesystem::{
     CopyRangeRequest, CreateIntent, CreateRequest, FileSystem, LockRequest, ReadDirRequest,
     ReadRequest, WriteRequest,
 };
 use crate::fs::late::Waited;
 use crate::fs::types::{Entry, Lookup, NodeId, Opened};
+use crate::metrics::Metrics;
 use crate::server::body::SYMLINK_TARGET_LEN_MAX;
 use crate::server::encode::Reply;
 use crate::server::late::Aside;
@@ -21,6 +24,7 @@ use crate::server::scratch::Buffer;
 use crate::sys::errno::{Errno, Result};
 use crate::wire::channel::{ReplySink, RequestSource};
 use crate::wire::header::OUT_HEADER_LEN;
+use crate::wire::opcode::Opcode;
 use crate::wire::pod::Plain;
 use crate::wire::request::ForgetOne;
 use crate::wire::response::IoctlOut;
@@ -37,6 +41,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) sink: &'a mut dyn ReplySink,
     /// Private room for a payload.
     pub(super) buffer: &'a mut Buffer,
+    /// Where the error of an answer counts that comes later.
+    pub(super) metrics: &'a Arc<Metrics>,
 }
 
 impl Surroundings<'_> {
@@ -171,6 +177,8 @@ fn setlkw<'fs, F: FileSystem>(
     let mut aside = Aside {
         sink: around.sink,
         unique: around.unique,
+        opcode: Opcode::Setlkw,
+        metrics: around.metrics,
     };
     fs.setlkw(request, &mut aside).map(|waited| match waited {
         Waited::Settled => Reply::Empty,

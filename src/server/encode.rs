@@ -57,6 +57,32 @@ pub(super) enum Reply<'fs> {
     Listing(usize, Vec<LookupRef<'fs>>),
 }
 
+impl Reply<'_> {
+    /// Bytes of contents that the operation moved: of files, listings, targets of links, values of
+    /// extended attributes and of ioctls. 0 for replies of a fixed length.
+    pub(super) fn content_len(&self) -> usize {
+        match self {
+            Reply::Buffered(len) | Reply::InPlace(len) | Reply::Listing(len, _) => *len,
+            Reply::Written(len) => usize::try_from(*len).unwrap_or(usize::MAX),
+            Reply::Copied(len) => usize::try_from(*len).unwrap_or(usize::MAX),
+            Reply::Silent
+            | Reply::Later
+            | Reply::Empty
+            | Reply::Entry(_)
+            | Reply::NegativeEntry(_)
+            | Reply::Attr(_)
+            | Reply::Statx(_)
+            | Reply::Opened(_)
+            | Reply::Created(..)
+            | Reply::Offset(_)
+            | Reply::Totals(_)
+            | Reply::Lock(..)
+            | Reply::XattrLength(_)
+            | Reply::Init(_) => 0,
+        }
+    }
+}
+
 /// Writes the reply to a request and commits what it grants.
 ///
 /// Errors: the memory of the reply is out of reach or too short; nothing is granted then.

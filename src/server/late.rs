@@ -3,16 +3,22 @@
 //! In: a result. Out: a reply of one header through the transport's late reply. Does not: know
 //! when, or which thread that is.
 
+use std::sync::Arc;
+
 use crate::fs::late::{LateAnswer, RequestId, WaitingRoom};
+use crate::metrics::Metrics;
 use crate::sys::errno::Result;
 use crate::wire::channel::{LateReply, ReplySink};
 use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
+use crate::wire::opcode::Opcode;
 use crate::wire::pod::Plain;
 
 /// The request under way, to be set aside.
 pub(super) struct Aside<'a> {
     pub(super) sink: &'a mut dyn ReplySink,
     pub(super) unique: u64,
+    pub(super) opcode: Opcode,
+    pub(super) metrics: &'a Arc<Metrics>,
 }
 
 impl WaitingRoom for Aside<'_> {
@@ -20,6 +26,8 @@ impl WaitingRoom for Aside<'_> {
         Some(Box::new(Answer {
             late: self.sink.park()?,
             unique: self.unique,
+            opcode: self.opcode,
+            metrics: Arc::clone(self.metrics),
         }))
     }
 }
@@ -29,6 +37,8 @@ impl WaitingRoom for Aside<'_> {
 struct Answer {
     late: Box<dyn LateReply>,
     unique: u64,
+    opcode: Opcode,
+    metrics: Arc<Metrics>,
 }
 
 impl LateAnswer for Answer {
@@ -43,7 +53,10 @@ impl LateAnswer for Answer {
                 error: 0,
                 unique: self.unique,
             },
-            Err(errno) => OutHeader::failure(self.unique, errno.raw()),
+            Err(errno) => {
+                self.metrics.count_late_error(self.opcode.raw());
+                OutHeader::failure(self.unique, errno.raw())
+            }
         };
         self.late.finish(header.as_wire());
     }

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use crate::fs::filesystem::FileSystem;
 use crate::log_limit::guest_log;
-use crate::metrics::Metrics;
+use crate::metrics::{Ending, Metrics};
 use crate::server::body::BodyPlan;
 use crate::server::cursor::Cursor;
 use crate::server::decode::{Decoder, decode_init};
@@ -68,6 +68,8 @@ pub struct Server<F> {
 struct Ends<'a> {
     source: &'a mut dyn RequestSource,
     sink: &'a mut dyn ReplySink,
+    /// Bytes of contents that went from one to the other, or between either and a file.
+    moved_len: usize,
 }
 
 impl<F: FileSystem> Server<F> {
@@ -142,11 +144,13 @@ impl<F: FileSystem> Server<F> {
             unique: header.unique,
             sink: ends.sink,
             buffer: &mut scratch.reply,
+            metrics: &self.metrics,
         };
         if operation.fixed_payload_len() > around.payload_room() {
             return Err(Errno::EINVAL);
         }
         let reply = dispatch(&self.fs, operation, &mut around)?;
+        ends.moved_len = reply.content_len();
         write_reply(ends.sink, header.unique, reply, &scratch.reply)
             .map_err(|ChannelError| Errno::EIO)
     }
@@ -257,8 +261,8 @@ impl<F: FileSystem> Server<F> {
         }
     }
 
-    fn drop_request(&self, thread: usize, why: &str) -> Outcome {
-        self.metrics.count_dropped(thread);
+    fn drop_request(&self, scratch: &mut Scratch, why: &str) -> Outcome {
+        scratch.meter(&self.metrics).count_dropped();
         guest_log!(
             log::Level::Warn,
             "dropped a request that cannot be answered: {why}"
@@ -270,25 +274,29 @@ impl<F: FileSystem> Server<F> {
 impl<F: FileSystem> RequestHandler for Server<F> {
     fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome {
         with_scratch(|scratch| {
-            let thread = scratch.thread;
             let Some(header) = read_header(source) else {
-                return self.drop_request(thread, "it has no whole header");
+                return self.drop_request(scratch, "it has no whole header");
             };
             let opcode = Opcode::from_raw(header.opcode);
             if opcode.has_reply() && sink.capacity() < OUT_HEADER_LEN {
-                return self.drop_request(thread, "it has no room for a reply");
+                return self.drop_request(scratch, "it has no room for a reply");
             }
-            self.metrics.count_request(thread, opcode.raw());
-            let mut ends = Ends { source, sink };
+            let begun = scratch.meter(&self.metrics).begin(opcode.raw());
+            let mut ends = Ends {
+                source,
+                sink,
+                moved_len: 0,
+            };
             let result = self.serve(&header, opcode, scratch, &mut ends);
+            let ending = match result {
+                Ok(_) => Ending::Done {
+                    bytes: ends.moved_len,
+                },
+                Err(_) => Ending::Failed,
+            };
+            scratch.meter(&self.metrics).end(begun, ending);
             log_request(&header, opcode, &result);
-            match result {
-                Ok(outcome) => outcome,
-                Err(errno) => {
-                    self.metrics.count_error(thread, opcode.raw());
-                    refuse(&header, opcode, errno, ends.sink)
-                }
-            }
+            result.unwrap_or_else(|errno| refuse(&header, opcode, errno, ends.sink))
         })
     }
 

@@ -6,7 +6,10 @@
 //! is never sent, because users send only what they have just written. Does not: know the guest.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::metrics::{Meter, Metrics};
 
 /// Bytes that keep their place from one request to the next.
 #[derive(Debug, Default)]
@@ -32,8 +35,9 @@ impl Buffer {
 /// Everything that a thread keeps between requests.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    /// A number of this thread, for spreading locks and counters.
+    /// A number of this thread, for spreading locks.
     pub(super) thread: usize,
+    meter: Option<Meter>,
     /// The copy of a request's arguments and extensions.
     pub(super) args: Buffer,
     /// A payload under construction.
@@ -46,9 +50,17 @@ impl Scratch {
         static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
         Box::new(Scratch {
             thread: NEXT_THREAD.fetch_add(1, Ordering::Relaxed),
+            meter: None,
             args: Buffer::default(),
             reply: Buffer::default(),
         })
+    }
+
+    /// The thread's own counters among those of `metrics`.
+    pub(super) fn meter(&mut self, metrics: &Arc<Metrics>) -> &mut Meter {
+        // Another server has been served by this thread before.
+        self.meter.take_if(|meter| !meter.is_of(metrics));
+        self.meter.get_or_insert_with(|| metrics.meter())
     }
 }
 

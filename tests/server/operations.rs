@@ -542,7 +542,35 @@ fn gates_refuse_and_metrics_count() {
     assert_eq!(send(&server, &forget.bytes(), 0).0, Outcome::NoReply);
     assert_eq!(server.file_system().take_last_call(), "forget 42 1");
     let _ = send(&server, &[1, 2, 3], 0);
-    let count = metrics.opcode(Opcode::Mkdir.raw());
+    let count = metrics.operation(Opcode::Mkdir.raw());
     assert_eq!((count.requests, count.errors), (1, 1));
     assert_eq!(metrics.dropped(), 1);
+}
+
+#[test]
+fn metrics_count_the_bytes_of_contents_that_reached_the_guest() {
+    let server = mounted();
+    let read = Args::read(0, 5).to(Opcode::Read, 42);
+    assert_eq!(payload_of(&server, &read, ROOM).len(), 5);
+    // No room, and a failure of the file system: nothing was read.
+    assert_eq!(error_of(&server, &read, 16), libc::EINVAL);
+    *server.file_system().fail.lock().expect("no panic") = Some(Errno::EIO);
+    assert_eq!(error_of(&server, &read, ROOM), libc::EIO);
+    *server.file_system().fail.lock().expect("no panic") = None;
+    let readdir = Args::read(0, 4096).to(Opcode::Readdir, 42);
+    let listing_len = payload_of(&server, &readdir, ROOM).len();
+    let getattr = Args::new().u64s(&[0, 0]).to(Opcode::Getattr, 42);
+    assert_eq!(payload_of(&server, &getattr, ROOM).len(), 104);
+
+    let count = |opcode: Opcode| server.metrics().operation(opcode.raw());
+    let of_reads = count(Opcode::Read);
+    assert_eq!(
+        (of_reads.requests, of_reads.errors, of_reads.bytes),
+        (3, 2, 5)
+    );
+    assert_eq!(of_reads.times.count(), 3);
+    assert_eq!(count(Opcode::Readdir).bytes, listing_len as u64);
+    assert!(listing_len > 0);
+    assert_eq!(count(Opcode::Getattr).bytes, 0, "of a fixed length");
+    assert_eq!(count(Opcode::Init).requests, 1);
 }
