@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::Metrics;
 use crate::passthrough::PassthroughFs;
 use crate::passthrough::settings::{
     NOFILE_FEW, NOFILE_MIN, Settings as ShareSettings, guest_fds_for_limit,
@@ -34,7 +35,8 @@ use crate::sys::errno::Errno;
 use crate::sys::fork::ChildEnd;
 use crate::sys::process::{ignore_file_size_signal, set_umask};
 use crate::sys::signals::{Signal, Signals};
-use crate::transport::{self, DeviceSettings, Ended, TransportError};
+use crate::transport::{self, Counters, DeviceSettings, Ended, TransportError};
+use crate::wire::opcode::Opcode;
 
 /// What to serve, where and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl Outcome {
     pub fn exit_status(self) -> u8 {
         match self {
             Outcome::Disconnected | Outcome::Stopped(Signal::Term | Signal::Int) => 0,
-            Outcome::Stopped(Signal::Hup | Signal::Chld) => 1,
+            Outcome::Stopped(Signal::Hup | Signal::Chld | Signal::Usr1) => 1,
             Outcome::Watched(ChildEnd::Exited(status)) => status,
             Outcome::Watched(ChildEnd::Signalled(number)) => {
                 u8::try_from(number).unwrap_or(1).wrapping_neg()
@@ -294,12 +296,15 @@ impl ServingProcess<'_> {
         drop(self.socket);
         log::info!("front end connected");
         let files = Arc::new(Mutex::new(self.files));
-        let watch = watch(self.signals, &stream, &files).map_err(DaemonError::Watch)?;
-        let mut server = Server::new(share);
+        let tally = Tally::default();
+        let watch = watch(self.signals, &stream, &tally, &files).map_err(DaemonError::Watch)?;
+        let mut server = Server::new(share).with_metrics(Arc::clone(&tally.operations));
         if config.read_only {
             server = server.with_gate(Box::new(ReadOnlyGate));
         }
-        let served = transport::serve(stream, &config.device, Arc::new(server));
+        let connection = &tally.connection;
+        let served = transport::serve(stream, &config.device, Arc::new(server), connection);
+        tally.tell(log::Level::Debug);
         remove(&files);
         if let Some(signal) = watch.heard() {
             return Ok(Outcome::Stopped(signal));
@@ -334,12 +339,39 @@ impl OnReady {
     }
 }
 
+/// All that is counted while a front end is served.
+#[derive(Clone, Debug, Default)]
+struct Tally {
+    operations: Arc<Metrics>,
+    connection: Arc<Counters>,
+}
+
+impl Tally {
+    /// Logs it, each line marked as what it is; README describes the columns.
+    fn tell(&self, level: log::Level) {
+        if !log::log_enabled!(level) {
+            return;
+        }
+        let name_of = |number| Opcode::from_raw(number).name();
+        for line in self.operations.report(name_of) {
+            log::log!(level, "counters: {line}");
+        }
+        log::log!(level, "counters: transport: {}", self.connection);
+    }
+}
+
 /// Files to remove at the end, by whoever gets there first.
 type FilesAtTheEnd = Arc<Mutex<Option<CreatedSocket>>>;
 
-fn watch(signals: Signals, stream: &UnixStream, files: &FilesAtTheEnd) -> io::Result<Watch> {
-    let files = Arc::clone(files);
-    Watch::start(signals, stream.try_clone()?, move || remove(&files))
+fn watch(
+    signals: Signals,
+    stream: &UnixStream,
+    tally: &Tally,
+    files: &FilesAtTheEnd,
+) -> io::Result<Watch> {
+    let (tally, files) = (tally.clone(), Arc::clone(files));
+    let tell = move || tally.tell(log::Level::Info);
+    Watch::start(signals, stream.try_clone()?, tell, move || remove(&files))
 }
 
 fn remove(files: &FilesAtTheEnd) {

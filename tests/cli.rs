@@ -104,6 +104,7 @@ fn help_and_version_exit_0() {
         "--writeback",
         "--fd",
         "--thread-pool-size",
+        "SIGUSR1",
     ] {
         assert!(stdout(&help).contains(option), "{option}");
     }

@@ -495,6 +495,11 @@ fn syslog_gets_the_lines_from_inside_the_sandbox_too() {
         assert!(last.starts_with("<14>"), "{last}");
         let name = format!(" virtiofsd[{}]: ", temp.daemon_pid());
         assert!(last.contains(&name), "{name} in {last}");
+        signal("USR1", temp.daemon_pid());
+        let mut line = [0; 1024];
+        let len = receive(&syslog, &mut line).unwrap();
+        let line = String::from_utf8_lossy(&line[..len]);
+        assert!(line.contains("counters: no front end"), "{line}");
     }
 }
 

@@ -24,6 +24,14 @@ const POLL_US_MAX: u64 = 10_000;
 /// Longest tag in bytes (VIRTIO 1.2, 5.11.4).
 const TAG_LEN_MAX: usize = 36;
 
+/// What stands below the options in the help text.
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM, SIGINT  Finish the requests under way and end with status 0
+  SIGHUP           The same with status 1
+  SIGUSR1          Log how often each operation was asked for, its errors, bytes and times (level
+                   info); at the end this is logged, too, with --log-level debug";
+
 /// How long and how much the guest may cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cache {
@@ -75,7 +83,8 @@ pub(crate) enum InodeFileHandles {
     max_term_width = 100,
     args_override_self = true,
     arg_required_else_help = true,
-    override_usage = "virtiofsd --shared-dir <DIR> <--socket-path <PATH>|--fd <FD>> [OPTIONS]"
+    override_usage = "virtiofsd --shared-dir <DIR> <--socket-path <PATH>|--fd <FD>> [OPTIONS]",
+    after_help = SIGNALS
 )]
 pub(crate) struct Options {
     /// Directory to share with the guest

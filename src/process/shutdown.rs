@@ -1,10 +1,11 @@
-//! What: ending when somebody asks for it: SIGTERM, SIGINT, SIGHUP.
+//! What: ending when somebody asks for it: SIGTERM, SIGINT, SIGHUP; and answering SIGUSR1.
 //!
 //! In: [`Signals`], and what the daemon is waiting for. Out: the connection or the signal,
 //! whichever comes first; later a thread that closes the connection for reading when a signal
 //! comes, so that the daemon ends as if the front end had gone: nothing new is taken, what is
 //! under way is finished. If that takes longer than [`DRAIN_SECONDS_MAX`] the process ends
-//! without it: a request may hang in a file system for ever.
+//! without it: a request may hang in a file system for ever. At SIGUSR1 the same thread says what
+//! the daemon has counted, and nobody else waits for that.
 
 use std::io;
 use std::net::Shutdown;
@@ -45,11 +46,12 @@ pub fn accept_or_signal(
         let [calling, signalled] =
             poll::wait_readable([Some(socket.as_fd()), Some(signals.as_fd())])
                 .map_err(ListenError::Accept)?;
-        if signalled.readable
-            && let Some(signal) =
-                ending(signals).map_err(|errno| ListenError::Accept(io::Error::from(errno)))?
-        {
-            return Ok(Arrival::Signal(signal));
+        if signalled.readable {
+            match wish(signals).map_err(|errno| ListenError::Accept(io::Error::from(errno)))? {
+                Wish::End(signal) => return Ok(Arrival::Signal(signal)),
+                Wish::Tell => log::info!("counters: no front end has connected yet"),
+                Wish::Nothing => (),
+            }
         }
         if calling.readable || calling.hung_up {
             match accept_on(socket) {
@@ -61,11 +63,22 @@ pub fn accept_or_signal(
     }
 }
 
-/// The next signal, if it asks to end.
-fn ending(signals: &Signals) -> Result<Option<Signal>> {
+/// What a signal asks for.
+enum Wish {
+    /// The end.
+    End(Signal),
+    /// The counters.
+    Tell,
+    /// Nothing: a process has ended that is no concern of this one.
+    Nothing,
+}
+
+/// What the next signal asks for.
+fn wish(signals: &Signals) -> Result<Wish> {
     Ok(match signals.next()? {
-        Signal::Chld => None,
-        signal @ (Signal::Term | Signal::Int | Signal::Hup) => Some(signal),
+        Signal::Chld => Wish::Nothing,
+        Signal::Usr1 => Wish::Tell,
+        signal @ (Signal::Term | Signal::Int | Signal::Hup) => Wish::End(signal),
     })
 }
 
@@ -75,13 +88,14 @@ pub struct Watch(Arc<OnceLock<Signal>>);
 
 impl Watch {
     /// Starts the thread that waits for signals while the front end is served through `stream`.
-    /// Before it ends the process for want of patience it calls `clean_up`.
+    /// At SIGUSR1 it calls `tell`, and before it ends the process for want of patience `clean_up`.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(
         signals: Signals,
         stream: UnixStream,
+        tell: impl Fn() + Send + 'static,
         clean_up: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let heard = Arc::new(OnceLock::new());
@@ -89,7 +103,7 @@ impl Watch {
         thread::Builder::new()
             .name("virtiofsd-sig".to_owned())
             .spawn(move || {
-                let Some(signal) = wait_for_ending(&signals) else {
+                let Some(signal) = wait_for_ending(&signals, tell) else {
                     return;
                 };
                 log::info!("{}: finishing the requests under way", signal.name());
@@ -116,11 +130,12 @@ impl Watch {
     }
 }
 
-fn wait_for_ending(signals: &Signals) -> Option<Signal> {
+fn wait_for_ending(signals: &Signals, tell: impl Fn()) -> Option<Signal> {
     loop {
-        match ending(signals) {
-            Ok(Some(signal)) => return Some(signal),
-            Ok(None) => (),
+        match wish(signals) {
+            Ok(Wish::End(signal)) => return Some(signal),
+            Ok(Wish::Tell) => tell(),
+            Ok(Wish::Nothing) => (),
             Err(errno) => {
                 log::error!(
                     "signals cannot be read any more ({errno}); end the daemon with SIGKILL"

@@ -1,4 +1,5 @@
-//! What: the signals that ask the daemon to end, as something to read: signalfd(2).
+//! What: the signals that ask the daemon to end or to say something, as something to read:
+//! signalfd(2).
 //!
 //! In: nothing. Out: [`Signals`], blocked for the process from then on, so that none of them
 //! interrupts or ends it. Invariant: made before any thread, which inherits the blocked set, and
@@ -24,9 +25,17 @@ pub enum Signal {
     Hup,
     /// SIGCHLD.
     Chld,
+    /// SIGUSR1.
+    Usr1,
 }
 
-const HEARD: [Signal; 4] = [Signal::Term, Signal::Int, Signal::Hup, Signal::Chld];
+const HEARD: [Signal; 5] = [
+    Signal::Term,
+    Signal::Int,
+    Signal::Hup,
+    Signal::Chld,
+    Signal::Usr1,
+];
 
 impl Signal {
     fn number(self) -> libc::c_int {
@@ -35,6 +44,7 @@ impl Signal {
             Signal::Int => libc::SIGINT,
             Signal::Hup => libc::SIGHUP,
             Signal::Chld => libc::SIGCHLD,
+            Signal::Usr1 => libc::SIGUSR1,
         }
     }
 
@@ -45,6 +55,7 @@ impl Signal {
             Signal::Int => "SIGINT",
             Signal::Hup => "SIGHUP",
             Signal::Chld => "SIGCHLD",
+            Signal::Usr1 => "SIGUSR1",
         }
     }
 }

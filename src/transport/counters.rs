@@ -6,9 +6,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of one connection. Relaxed throughout: nothing is ordered by them.
+/// Counters of one connection, for people to read. Relaxed throughout: nothing is ordered by them.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub struct Counters {
     /// Requests returned with length 0 although a reply was due.
     pub(super) dropped_requests: AtomicU64,
     /// Signals that could not be delivered.

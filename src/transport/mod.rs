@@ -78,9 +78,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::wire::channel::RequestHandler;
 
 use connection::Connection;
-use counters::Counters;
 use device::Device;
 
+pub use counters::Counters;
 pub use error::TransportError;
 pub use polling::Polling;
 
@@ -107,7 +107,8 @@ pub enum Ended {
 }
 
 /// Serves one front end until it closes the connection. When this returns, all its requests
-/// have been answered, its memory is unmapped, and [`RequestHandler::reset`] was called.
+/// have been answered, its memory is unmapped, and [`RequestHandler::reset`] was called. What goes
+/// wrong on the way is counted in `counters`.
 ///
 /// # Errors
 /// The settings cannot be used, or the connection had to be given up; see [`TransportError`].
@@ -115,18 +116,18 @@ pub fn serve(
     stream: UnixStream,
     settings: &DeviceSettings,
     handler: Arc<dyn RequestHandler>,
+    counters: &Arc<Counters>,
 ) -> Result<Ended, TransportError> {
-    let counters = Arc::new(Counters::default());
-    let device = Device::new(settings, handler, Arc::clone(&counters))?;
+    let device = Device::new(settings, handler, Arc::clone(counters))?;
     let device = Arc::new(Mutex::new(device));
-    let served = Connection::new(stream, Arc::clone(&device), Arc::clone(&counters))
+    let served = Connection::new(stream, Arc::clone(&device), Arc::clone(counters))
         .and_then(|mut connection| connection.run());
     device
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .shut_down();
     if !counters.is_clean() {
-        log::info!("the connection ends with {}", *counters);
+        log::info!("the connection ends with {counters}");
     }
     crate::log_limit::GUEST.settle();
     served.map(|()| Ended::Disconnected)

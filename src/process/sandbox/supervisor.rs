@@ -3,7 +3,7 @@
 //! In: namespaces for the child. Out: a `Split`. Two pipes: by the first the parent says "go" and
 //! then keeps it open, so that its end of file tells the child that the parent is gone; by the
 //! second the child says "ready". The kernel sends the child SIGTERM when the parent ends, and the
-//! parent passes on the signals that ask it to end.
+//! parent passes on the signals that ask it to end or to tell its counters.
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
@@ -137,7 +137,7 @@ impl Supervisor {
     fn pass_on(&self, signal: Signal) {
         match signal {
             Signal::Chld => (),
-            Signal::Term | Signal::Int | Signal::Hup => {
+            Signal::Term | Signal::Int | Signal::Hup | Signal::Usr1 => {
                 if let Err(errno) = signals::send(self.pid, signal) {
                     log::warn!("cannot pass {} on: {errno}", signal.name());
                 }

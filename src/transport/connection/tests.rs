@@ -52,7 +52,8 @@ impl Front {
         };
         let handler = Arc::new(Idle::default());
         let theirs_handler = Arc::clone(&handler);
-        let daemon = thread::spawn(move || serve(theirs, &settings, theirs_handler));
+        let daemon =
+            thread::spawn(move || serve(theirs, &settings, theirs_handler, &Arc::default()));
         Front {
             socket,
             daemon,

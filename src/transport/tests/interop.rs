@@ -73,7 +73,7 @@ fn vhost_front_end_starts_uses_and_stops_a_queue_twice() {
     };
     let handler = Arc::new(TestHandler::default());
     let theirs_handler = Arc::clone(&handler);
-    let daemon = thread::spawn(move || serve(theirs, &settings, theirs_handler));
+    let daemon = thread::spawn(move || serve(theirs, &settings, theirs_handler, &Arc::default()));
 
     let memory = TestMemory::new(&[(0, 0x2_0000)]);
     let mut driver = Driver::new(&memory, 0, 64, MODES[1], 0);
