@@ -39,6 +39,13 @@ struct Table {
     transport: String,
 }
 
+/// What the daemon said, without a line that has not come through the pipe as a whole.
+fn whole_lines(log: &DaemonLog) -> String {
+    let mut text = log.text();
+    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+    text
+}
+
 /// What stands behind the mark of all lines of counters.
 fn counter_lines(text: &str) -> Vec<&str> {
     let lines = text.lines();
@@ -49,7 +56,7 @@ fn counter_lines(text: &str) -> Vec<&str> {
 
 /// The last whole block in the log.
 fn last_table(log: &DaemonLog) -> Table {
-    let text = log.text();
+    let text = whole_lines(log);
     let lines = counter_lines(&text);
     let last = lines.iter().rposition(|line| line.starts_with("transport"));
     let last = last.unwrap_or_else(|| panic!("no counters\n{}", log.describe()));
@@ -80,7 +87,7 @@ fn last_table(log: &DaemonLog) -> Table {
 
 fn wait_for_count(log: &DaemonLog, words: &str, count: usize) {
     let deadline = Instant::now() + TIMEOUT;
-    while log.text().matches(words).count() < count {
+    while whole_lines(log).matches(words).count() < count {
         assert!(
             Instant::now() < deadline,
             "not said {count} times: {words}\n{}",
@@ -92,7 +99,7 @@ fn wait_for_count(log: &DaemonLog, words: &str, count: usize) {
 
 /// Sends SIGUSR1 and waits for the answer.
 fn ask(log: &DaemonLog, pid: u32) -> Table {
-    let before = log.text().matches(LAST_LINE).count();
+    let before = whole_lines(log).matches(LAST_LINE).count();
     sys::kill(pid, libc::SIGUSR1);
     wait_for_count(log, LAST_LINE, before + 1);
     last_table(log)
