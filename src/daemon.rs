@@ -304,8 +304,8 @@ impl ServingProcess<'_> {
         }
         let connection = &tally.connection;
         let served = transport::serve(stream, &config.device, Arc::new(server), connection);
-        tally.tell(log::Level::Debug);
         remove(&files);
+        tally.tell(log::Level::Debug);
         if let Some(signal) = watch.heard() {
             return Ok(Outcome::Stopped(signal));
         }

@@ -167,9 +167,12 @@ fn sigusr1_to_either_process_tells_what_was_sent() {
         assert_eq!(by_main, by_serving, "{mode}: asking counts for nothing");
         let first: Vec<&str> = by_main.order.iter().map(String::as_str).take(3).collect();
         assert_eq!(first, ["GETATTR", "LOOKUP", "READ"], "{mode}");
-        let clean = "transport: dropped requests 0, lost signals 0, broken queues 0, panics 0, \
-                     refused messages 0";
-        assert_eq!(by_main.transport, clean, "{mode}");
+        let clean = &by_main.transport;
+        assert!(clean.starts_with("transport: dropped requests 0, lost signals 0, "));
+        assert!(
+            clean.split(", ").all(|part| part.ends_with(" 0")),
+            "{clean}"
+        );
         client.getattr(ROOT, None).unwrap();
         let after = ask(&log, client.vm.daemon.main_pid());
         assert_eq!(after.rows["GETATTR"], (41, 0, 0), "{mode}");

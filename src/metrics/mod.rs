@@ -10,10 +10,10 @@
 //! ```
 //!
 //! Invariants: a slot is written by one thread at a time, the one that owns its [`Meter`]; so a
-//! count is a load and a store, exact, without the lock prefix that costs ten times as much, and on
-//! cache lines that no other thread writes. Slots only grow: no count is ever lost or taken back.
-//! Counting never waits and never orders anything: every access is relaxed. The lock is taken when
-//! a thread gets or gives back its slot, and by whoever reads.
+//! count is a load and a store (0.6 ns), exact, without a lock prefix (2.5 ns), and on cache lines
+//! that no other thread writes (an addition takes 13 to 26 ns on a line that two threads share).
+//! No count is ever lost. Counting never waits and never orders anything: every access is relaxed.
+//! The lock is taken when a thread gets or gives back its slot, and by whoever reads.
 //!
 //! Reading the clock twice costs more than all the rest, so of what a thread does often only one
 //! request in [`TIMED_EVERY`] is timed, and stands for as many.
@@ -233,6 +233,8 @@ pub enum Ending {
     },
     /// Answered with an error.
     Failed,
+    /// Not at all so far: it will be begun again, perhaps by another thread, and counts then.
+    Postponed,
 }
 
 impl Meter {
@@ -259,6 +261,12 @@ impl Meter {
             Ending::Done { bytes: 0 } => (),
             Ending::Done { bytes } => add(&counter.bytes, u64::try_from(bytes).unwrap_or(0)),
             Ending::Failed => add(&counter.errors, 1),
+            Ending::Postponed => {
+                let requests = counter.requests.load(Ordering::Relaxed);
+                let requests = requests.wrapping_sub(1);
+                counter.requests.store(requests, Ordering::Relaxed);
+                return None;
+            }
         }
         let Timer { since, weight } = begun.timer?;
         let elapsed = since.elapsed();

@@ -123,6 +123,17 @@ fn requests_under_way_count_and_have_no_time_yet() {
 }
 
 #[test]
+fn request_that_is_postponed_counts_once_where_it_is_served() {
+    let metrics = Arc::new(Metrics::new());
+    let (mut first, mut second) = (metrics.meter(), metrics.meter());
+    assert_eq!(count(&mut first, READ, Ending::Postponed), None);
+    assert_eq!(metrics.operation(READ), OperationCount::default());
+    assert!(count(&mut second, READ, Ending::Failed).is_some());
+    let sum = metrics.operation(READ);
+    assert_eq!((sum.requests, sum.errors, sum.times.count()), (1, 1, 1));
+}
+
+#[test]
 fn unknown_numbers_count_together() {
     let metrics = Arc::new(Metrics::new());
     let mut meter = metrics.meter();
