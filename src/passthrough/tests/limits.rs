@@ -14,7 +14,7 @@ use crate::sys::errno::Errno;
 
 const INNER: &str = "passthrough::tests::limits::inside_a_process_with_few_descriptors";
 /// Set in the environment of the process that has few descriptors.
-const STARTED: &str = "VIRTIOFSD_TEST_HAS_FEW_DESCRIPTORS";
+pub(super) const STARTED: &str = "VIRTIOFSD_TEST_HAS_FEW_DESCRIPTORS";
 const INNER_WITH_HANDLES: &str =
     "passthrough::tests::limits::inside_a_process_with_few_descriptors_and_file_handles";
 const INNER_MILLION: &str =
@@ -23,22 +23,23 @@ const FILES: usize = 200;
 
 #[test]
 fn running_out_of_descriptors_loses_no_name_and_heals() {
-    run_with_descriptors(64, INNER);
+    run_with_descriptors(64, INNER, &[]);
 }
 
 #[test]
 fn running_out_of_descriptors_goes_unnoticed_with_file_handles() {
-    run_with_descriptors(64, INNER_WITH_HANDLES);
+    run_with_descriptors(64, INNER_WITH_HANDLES, &[]);
 }
 
 /// VIRTIOFSD_TEST_FILES says how many files, if not that many.
 #[test]
 #[ignore = "takes some minutes and a million inodes below /dev/shm"]
 fn million_files_are_walked_with_2048_descriptors() {
-    run_with_descriptors(2048, INNER_MILLION);
+    run_with_descriptors(2048, INNER_MILLION, &[]);
 }
 
-fn run_with_descriptors(count: u32, test: &str) {
+/// Runs one test in a process that may have so many descriptors.
+pub(super) fn run_with_descriptors(count: u32, test: &str, environment: &[(&str, String)]) {
     let tests = std::env::current_exe().unwrap();
     let done = Command::new("sh")
         .args([
@@ -49,6 +50,7 @@ fn run_with_descriptors(count: u32, test: &str) {
         .arg(test)
         .arg(count.to_string())
         .env(STARTED, "")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&done.stdout);

@@ -11,6 +11,7 @@ mod credentials;
 mod data;
 mod dir;
 mod export;
+mod footprint;
 mod ioctl;
 mod killpriv;
 mod limits;
