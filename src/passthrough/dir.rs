@@ -211,7 +211,7 @@ impl PassthroughFs {
         passing.set(open::HostOpenFlags::NOATIME, self.settings.preserve_noatime);
         let flags = open::HostOpenFlags::from_bits_truncate(flags.bits()).intersection(passing);
         let opened = self.directory_of(inode, flags)?;
-        let handle = self.handles.insert(node, Open::Directory(opened));
+        let handle = self.handles.insert(node, Open::Directory(opened))?;
         Ok(Opened {
             handle: HandleRef::new(self, node, handle),
             flags: directory_reply_flags(self.settings.cache),

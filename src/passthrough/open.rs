@@ -58,7 +58,7 @@ impl PassthroughFs {
         let reopen = |host| self.reopen(inode.file_type, pinned.as_fd(), host);
         let open = |host| open_as_asked(host, flags, reopen);
         let file = self.open_changing(&inode, host, set_ids, open)?;
-        Ok(self.opened_file(&inode, HeldFd::new(file, ticket), flags))
+        self.opened_file(&inode, HeldFd::new(file, ticket), flags)
     }
 
     /// Makes a file unless it is there, and opens it.
@@ -146,7 +146,7 @@ impl PassthroughFs {
             })
         };
         let file = self.open_changing(&inode, flags, set_ids, open)?;
-        let opened = self.opened_file(&inode, HeldFd::new(file, ticket), request.flags);
+        let opened = self.opened_file(&inode, HeldFd::new(file, ticket), request.flags)?;
         Ok((entry, opened))
     }
 
@@ -229,7 +229,7 @@ impl PassthroughFs {
             false => flags,
         };
         // As if it had been emptied: there are no pages of it to keep.
-        let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC);
+        let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC)?;
         Ok((entry, opened))
     }
 
@@ -263,7 +263,12 @@ impl PassthroughFs {
         }
     }
 
-    fn opened_file(&self, inode: &Arc<Inode>, file: HeldFd, flags: OpenFlags) -> Opened<'_> {
+    fn opened_file(
+        &self,
+        inode: &Arc<Inode>,
+        file: HeldFd,
+        flags: OpenFlags,
+    ) -> Result<Opened<'_>> {
         let fs_type = self.file_systems.kind(inode.identity.place, file.as_fd());
         let stamp = if looks_at_contents(self.settings.cache, flags, fs_type) {
             self.contents_stamp(file.as_fd())
@@ -286,12 +291,12 @@ impl PassthroughFs {
             true => self.keep_unopened(inode.id, file, access),
             false => self
                 .handles
-                .insert_waiting(inode.id, Open::File(file), waiting),
+                .insert_waiting(inode.id, Open::File(file), waiting)?,
         };
-        Opened {
+        Ok(Opened {
             handle: HandleRef::new(self, inode.id, handle),
             flags: file_reply_flags(self.settings.cache, self.negotiated(), opened),
-        }
+        })
     }
 
     /// The state of a file's contents. Without one, which is no error, the guest reads the file

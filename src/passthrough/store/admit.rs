@@ -22,7 +22,7 @@ use super::clock::Kind;
 use super::fd_budget::{FdBudget, FdTicket};
 use super::guest_ino::Whereabouts;
 use super::inode::{FileSystemPlace, FixedFd, Found, Identity, Inode, Reach};
-use super::inodes::{Granted, InodeStore, Known};
+use super::inodes::{Granted, InodeStore, Inserted, Known};
 use super::mounts::{Mount, Object};
 use super::movable::Movable;
 use crate::sys::errno::Result;
@@ -121,15 +121,15 @@ impl InodeStore {
                 return Ok(granted);
             }
             let found = self.found(proc_fd, around, arrival, Some(handle.clone()))?;
-            return Ok(self.insert_named(found, Some(&handle)));
+            return self.insert_named(found, Some(&handle));
         }
         let found = self.found(proc_fd, around, arrival, None)?;
-        match self.insert(found) {
-            Ok(granted) => Ok(granted),
+        match self.insert(found)? {
+            Inserted::Granted(granted) => Ok(granted),
             // Somebody was faster, and the node is cold already.
-            Err(found) => {
+            Inserted::NotYet(found) => {
                 let handle = found.name();
-                Ok(self.insert_named(found, handle.as_ref()))
+                self.insert_named(found, handle.as_ref())
             }
         }
     }

@@ -2,15 +2,14 @@
 //!
 //! In: what was opened. Out: the same, for as long as an operation needs it. Invariants: numbers
 //! are never used twice; a handle belongs to one node and answers only together with it. Locks:
-//! one shard at a time, never across a system call; descriptors are closed after it is released.
+//! none to find a handle; see `table`. Does not: close anything while a lock is held.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::contents::WaitingStamp;
 use super::fd_budget::HeldFd;
-use super::shards::{NumberMap, SHARD_COUNT, remove, shard_of};
+use super::table::{Numbered, Table};
 use crate::fs::filesystem::OpenNode;
 use crate::fs::types::{HandleId, NodeId};
 use crate::passthrough::dir::OpenDirectory;
@@ -28,6 +27,7 @@ pub(in crate::passthrough) enum Open {
 /// An open file or directory, and the node it belongs to.
 #[derive(Debug)]
 pub(in crate::passthrough) struct Handle {
+    number: u64,
     node: NodeId,
     open: Open,
     waiting: Option<WaitingStamp>,
@@ -37,6 +37,7 @@ impl Handle {
     /// What stands for a node that was not opened by the guest, and has no number.
     pub(in crate::passthrough) fn of_node(node: NodeId, open: Open) -> Self {
         Handle {
+            number: NO_NUMBER,
             node,
             open,
             waiting: None,
@@ -81,47 +82,55 @@ impl Handle {
     }
 }
 
+impl Numbered for Handle {
+    fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// What guests send where they have no handle.
+const NO_NUMBER: u64 = 0;
+
 /// The files and directories that the guest has open.
 #[derive(Debug)]
 pub(in crate::passthrough) struct HandleStore {
-    by_number: [RwLock<NumberMap<Arc<Handle>>>; SHARD_COUNT],
-    next_number: AtomicU64,
+    by_number: Table<Handle>,
 }
 
 impl HandleStore {
     /// A store that holds nothing.
     pub(in crate::passthrough) fn new() -> Self {
         HandleStore {
-            by_number: std::array::from_fn(|_| RwLock::default()),
-            // 0 is what guests send where they have no handle.
-            next_number: AtomicU64::new(1),
+            by_number: Table::new(NO_NUMBER.saturating_add(1)),
         }
     }
 
     /// Gives a number to what was opened.
-    pub(in crate::passthrough) fn insert(&self, node: NodeId, open: Open) -> HandleId {
+    ///
+    /// # Errors
+    /// `ENFILE` when there are as many handles as there are numbers for.
+    pub(in crate::passthrough) fn insert(&self, node: NodeId, open: Open) -> Result<HandleId> {
         self.insert_waiting(node, open, None)
     }
 
     /// The same, with a stamp that waits for the guest to use the handle.
+    ///
+    /// # Errors
+    /// As [`Self::insert`].
     pub(in crate::passthrough) fn insert_waiting(
         &self,
         node: NodeId,
         open: Open,
         waiting: Option<WaitingStamp>,
-    ) -> HandleId {
-        // Relaxed: the number only has to be unique.
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::new(Handle {
+    ) -> Result<HandleId> {
+        let handle = self.by_number.insert_with(|number| Handle {
+            number,
             node,
             open,
             waiting,
         });
-        self.shard(number)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(number, handle);
-        HandleId::new(number)
+        let handle = handle.ok_or(Errno::ENFILE)?;
+        Ok(HandleId::new(handle.number))
     }
 
     /// What a handle stands for.
@@ -129,18 +138,14 @@ impl HandleStore {
     /// # Errors
     /// `EBADF` for an unknown handle, or one of another node.
     pub(in crate::passthrough) fn get(&self, open: OpenNode) -> Result<Arc<Handle>> {
-        let number = open.handle.raw();
-        let map = self
-            .shard(number)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        match map.get(&number) {
-            Some(handle) if handle.node == open.node => Ok(Arc::clone(handle)),
-            _ => Err(Errno::EBADF),
-        }
+        let handle = self.by_number.get(open.handle.raw());
+        handle
+            .filter(|handle| handle.node == open.node)
+            .ok_or(Errno::EBADF)
     }
 
-    /// Takes a handle out, if `is_right` says that it is of the kind to be closed.
+    /// Takes a handle out, if `is_right` says that it is of the kind to be closed. The caller
+    /// drops it, and with it the descriptor.
     ///
     /// # Errors
     /// `EBADF` for an unknown handle, or one of another node; what `is_right` says.
@@ -149,38 +154,24 @@ impl HandleStore {
         open: OpenNode,
         is_right: impl FnOnce(&Handle) -> Result<()>,
     ) -> Result<Arc<Handle>> {
-        let number = open.handle.raw();
-        let mut map = self
-            .shard(number)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        match map.get(&number) {
-            Some(handle) if handle.node == open.node => is_right(handle)?,
-            _ => return Err(Errno::EBADF),
+        let handle = self.get(open)?;
+        is_right(&handle)?;
+        match self.by_number.remove(&handle) {
+            true => Ok(handle),
+            false => Err(Errno::EBADF),
         }
-        // The caller drops the handle, and with it the descriptor, when the lock is released.
-        remove(&mut map, &number).ok_or(Errno::EBADF)
     }
 
     /// Closes everything. Operations that hold a handle finish with it.
     pub(in crate::passthrough) fn clear(&self) {
-        for shard in &self.by_number {
-            let removed =
-                std::mem::take(&mut *shard.write().unwrap_or_else(PoisonError::into_inner));
-            drop(removed);
+        for handle in self.by_number.iter() {
+            self.by_number.remove(&handle);
         }
-    }
-
-    fn shard(&self, number: u64) -> &RwLock<NumberMap<Arc<Handle>>> {
-        shard_of(&self.by_number, number)
     }
 
     /// How many handles there are.
     #[cfg(test)]
     pub(in crate::passthrough) fn len(&self) -> usize {
-        self.by_number
-            .iter()
-            .map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.by_number.iter().count()
     }
 }

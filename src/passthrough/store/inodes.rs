@@ -3,41 +3,49 @@
 //! In: files that were found; lookups given back. Out: inodes, and grants of one lookup each.
 //! Invariants:
 //!   - numbers are never used twice, not even across sessions: an id of an earlier session is
-//!     unknown, never another file. They start at random, so neither does an id that somebody
-//!     kept from an earlier daemon (NFS clients of a guest do) name a file of this one;
-//!   - a node is in both maps or in none, seen from under its identity shard's lock, but for
-//!     those that another file with the same identity has pushed out: they are found by number
-//!     until they are forgotten, and lead nowhere;
+//!     unknown, never another file (see `table`: a slot is used again under a new generation).
+//!     They start at random, so neither does an id that somebody kept from an earlier daemon
+//!     (NFS clients of a guest do) name a file of this one; and they are never 0 or 1 but for
+//!     the root;
+//!   - a node is in the table and in the map of identities or in neither, seen from under its
+//!     identity shard's lock, but for those that another file with the same identity has pushed
+//!     out: they are found by number until they are forgotten, and lead nowhere;
 //!   - the root is outside both rules: it is not counted and never goes away.
 //!
-//! Lock order: identity shard, then number shard or what an inode locks by itself. None is held
+//! Locks: none from a number to its node, nor for a FORGET that leaves lookups over. Order:
+//! identity shard, then a list of free slots or what an inode locks by itself. None is held
 //! across a system call; the descriptors of removed nodes are closed after all are released.
 //!
 //! Why no lookup is lost when FORGET races LOOKUP:
 //!
 //! ```text
 //!   LOOKUP (hit)                      FORGET
-//!   lock identity shard               count -= n           (no lock)
-//!   find node, count += 1             if it is 0 now:
-//!   unlock                              lock identity shard
+//!   lock identity shard               number -> node       (no lock)
+//!   find node, count += 1             count -= n           (no lock)
+//!   unlock                            if it is 0 now:
+//!                                       lock identity shard
 //!                                       count still 0? remove from both maps, or retire
 //!                                       unlock, close
 //! ```
 //!
 //! The count leaves 0 only under the lock under which it is looked at again. If LOOKUP came
 //! first the node stays; if FORGET came first LOOKUP does not find it and makes a new node, or
-//! finds it retired and takes it back.
+//! finds it retired and takes it back. A FORGET that found the node by number just before
+//! another removed it has a node whose count is 0, and changes nothing: the slot, and whatever
+//! is in it by now, is not touched by way of an old node. Two FORGETs that both come to 0 both
+//! look again under the lock; the table lets one of them take the node out.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::fd_budget::FdBudget;
 use super::guest_ino::{PlaceIndices, Whereabouts};
 use super::inode::{Found, Identity, Inode};
 use super::mounts::MountTable;
 use super::retired::{Forgotten, Retired};
-use super::shards::{NumberMap, SHARD_COUNT, remove, shard_of};
+use super::shards::{SHARD_COUNT, remove, shard_of};
+use super::table::{Numbered, Table};
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::file_handle::FileHandle;
@@ -72,15 +80,28 @@ pub(super) enum Known {
     No,
 }
 
+/// What came of a file that was to become a node.
+pub(super) enum Inserted {
+    /// It is one, and a lookup of it is granted.
+    Granted(Granted),
+    /// Its handle has to be known first.
+    NotYet(Found),
+}
+
+impl Numbered for Inode {
+    fn number(&self) -> u64 {
+        self.id.raw()
+    }
+}
+
 type IdentityMap = HashMap<Identity, Arc<Inode>>;
 
 /// The nodes that the guest holds.
 #[derive(Debug)]
 pub(in crate::passthrough) struct InodeStore {
     root: Arc<Inode>,
-    by_number: [RwLock<NumberMap<Arc<Inode>>>; SHARD_COUNT],
+    by_number: Table<Inode>,
     by_identity: [Mutex<IdentityMap>; SHARD_COUNT],
-    next_number: AtomicU64,
     retired: Retired,
     pub(super) mounts: MountTable,
     pub(super) places: PlaceIndices,
@@ -88,8 +109,7 @@ pub(in crate::passthrough) struct InodeStore {
 }
 
 impl InodeStore {
-    /// A store that holds only the root. `first_number` is that of the next node; any that is
-    /// far from wrapping will do.
+    /// A store that holds only the root. `first_number` is that of the next node, below 2^62.
     pub(super) fn with_root(
         root: Found,
         mounts: MountTable,
@@ -100,9 +120,8 @@ impl InodeStore {
         InodeStore {
             places: PlaceIndices::new(root.identity.place),
             root: Arc::new(Inode::new(NodeId::ROOT, root)),
-            by_number: std::array::from_fn(|_| RwLock::default()),
+            by_number: Table::new(first_number),
             by_identity: std::array::from_fn(|_| Mutex::default()),
-            next_number: AtomicU64::new(first_number),
             retired: Retired::default(),
             mounts,
             budget,
@@ -139,9 +158,7 @@ impl InodeStore {
         if node == NodeId::ROOT {
             return Some(Arc::clone(&self.root));
         }
-        let shard = shard_of(&self.by_number, node.raw());
-        let map = shard.read().unwrap_or_else(PoisonError::into_inner);
-        map.get(&node.raw()).cloned()
+        self.by_number.get(node.raw())
     }
 
     /// Grants a lookup of the node with this identity, if there is one that is pinned. Whoever
@@ -202,20 +219,30 @@ impl InodeStore {
     /// Grants a lookup of a file that the caller has pinned or open: of its node, or of a new
     /// one. Gives the file back if there is a cold node with its identity: then its handle has
     /// to tell, see [`Self::insert_named`].
-    pub(super) fn insert(&self, found: Found) -> std::result::Result<Granted, Found> {
+    ///
+    /// # Errors
+    /// `ENFILE` when there are as many nodes as there are numbers for.
+    pub(super) fn insert(&self, found: Found) -> Result<Inserted> {
         let map = self.lock_identity(&found.identity);
         if map
             .get(&found.identity)
             .is_some_and(|inode| !inode.is_pinned())
         {
-            return Err(found);
+            return Ok(Inserted::NotYet(found));
         }
-        Ok(self.insert_locked(map, found, None))
+        self.insert_locked(map, found, None).map(Inserted::Granted)
     }
 
     /// The same for a file whose handle is known; `None` if it has none. A cold node that has
     /// its identity but another handle is of the past: its identity passes to the new node.
-    pub(super) fn insert_named(&self, found: Found, handle: Option<&FileHandle>) -> Granted {
+    ///
+    /// # Errors
+    /// `ENFILE` when there are as many nodes as there are numbers for.
+    pub(super) fn insert_named(
+        &self,
+        found: Found,
+        handle: Option<&FileHandle>,
+    ) -> Result<Granted> {
         self.insert_locked(self.lock_identity(&found.identity), found, handle)
     }
 
@@ -224,7 +251,7 @@ impl InodeStore {
         mut map: MutexGuard<'_, IdentityMap>,
         found: Found,
         handle: Option<&FileHandle>,
-    ) -> Granted {
+    ) -> Result<Granted> {
         let identity = found.identity;
         if let Some(inode) = map.get(&identity)
             && (inode.is_pinned() || handle.is_some_and(|handle| inode.is_named(handle)))
@@ -233,18 +260,18 @@ impl InodeStore {
             // `found` may pin the same file once more; it is closed outside the lock.
             drop(map);
             drop(found);
-            return granted;
+            return Ok(granted);
         }
         let pushed_out = self.push_out(&mut map, &identity);
-        // Relaxed: the number only has to be unique. It cannot wrap within the life of a host.
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let inode = Arc::new(Inode::new(NodeId::new(number), found));
-        let granted = Granted::of(&inode);
-        map.insert(identity, Arc::clone(&inode));
-        self.write_numbers(number).insert(number, inode);
+        let inode = self
+            .by_number
+            .insert_with(|number| Inode::new(NodeId::new(number), found));
+        if let Some(inode) = &inode {
+            map.insert(identity, Arc::clone(inode));
+        }
         drop(map);
         drop(pushed_out);
-        granted
+        inode.as_deref().map(Granted::of).ok_or(Errno::ENFILE)
     }
 
     /// Grants a lookup of a node that is known by number, held or retired, and was just reached.
@@ -291,10 +318,8 @@ impl InodeStore {
                 std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
             drop(removed);
         }
-        for shard in &self.by_number {
-            let removed =
-                std::mem::take(&mut *shard.write().unwrap_or_else(PoisonError::into_inner));
-            drop(removed);
+        for inode in self.by_number.iter() {
+            self.by_number.remove(&inode);
         }
         self.retired.restart(forgotten);
     }
@@ -332,24 +357,19 @@ impl InodeStore {
             .get(&inode.identity)
             .is_some_and(|present| Arc::ptr_eq(present, inode));
         let by_identity = is_known.then(|| remove(&mut map, &inode.identity));
-        let by_number = remove(&mut self.write_numbers(inode.id.raw()), &inode.id.raw());
+        self.by_number.remove(inode);
         drop(map);
-        drop((by_identity, by_number));
+        drop(by_identity);
     }
 
     /// Takes an identity from the node that had it. The caller drops what is returned without
     /// the lock.
-    fn push_out(
-        &self,
-        map: &mut IdentityMap,
-        identity: &Identity,
-    ) -> (Option<Arc<Inode>>, Option<Arc<Inode>>) {
-        let by_identity = remove(map, identity);
-        let by_number = by_identity
-            .as_ref()
-            .filter(|inode| !inode.is_held())
-            .and_then(|inode| remove(&mut self.write_numbers(inode.id.raw()), &inode.id.raw()));
-        (by_identity, by_number)
+    fn push_out(&self, map: &mut IdentityMap, identity: &Identity) -> Option<Arc<Inode>> {
+        let pushed_out = remove(map, identity)?;
+        if !pushed_out.is_held() {
+            self.by_number.remove(&pushed_out);
+        }
+        Some(pushed_out)
     }
 
     /// Counts one more lookup, if the mount of the node is still there. Only under the lock of
@@ -372,12 +392,6 @@ impl InodeStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_numbers(&self, number: u64) -> std::sync::RwLockWriteGuard<'_, NumberMap<Arc<Inode>>> {
-        shard_of(&self.by_number, number)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How many descriptors the store keeps besides those of nodes.
     #[cfg(test)]
     pub(in crate::passthrough) fn mounts_open(&self) -> usize {
@@ -387,25 +401,11 @@ impl InodeStore {
     /// How many nodes the guest holds besides the root, by number and by identity.
     #[cfg(test)]
     pub(in crate::passthrough) fn len(&self) -> (usize, usize) {
-        let held = |inodes: &mut dyn Iterator<Item = &Arc<Inode>>| {
-            inodes.filter(|inode| inode.is_held()).count()
-        };
-        let by_number = self.by_number.iter().map(|shard| {
-            held(
-                &mut shard
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .values(),
-            )
-        });
+        let by_number = self.by_number.iter().filter(|inode| inode.is_held());
         let by_identity = self.by_identity.iter().map(|shard| {
-            held(
-                &mut shard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .values(),
-            )
+            let map = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            map.values().filter(|inode| inode.is_held()).count()
         });
-        (by_number.sum(), by_identity.sum())
+        (by_number.count(), by_identity.sum())
     }
 }

@@ -10,6 +10,7 @@
 //!     guest_ino      inode numbers that do not meet in the guest
 //!     contents       what the guest has in its page cache
 //!   handles      open files and directories by number
+//!   table        what nodes and handles are kept in: objects by number, read without a lock
 //!   unopened_files  files that the guest uses without opening them
 //!   fd_budget    how many descriptors all of them may hold
 //!     clock        whose is taken when there are no more
@@ -27,6 +28,8 @@ mod mounts;
 mod movable;
 pub(super) mod retired;
 mod shards;
+mod table;
+mod table_sync;
 pub(super) mod unopened_files;
 
 use std::os::fd::OwnedFd;
