@@ -116,7 +116,7 @@ impl InodeStore {
         if let Some(handle) = handle {
             if let Some((granted, inode)) = self.grant_named(&identity, &handle) {
                 if let (Some(movable), Held::Pinned(fd)) = (inode.movable(), arrival.held) {
-                    movable.repin(fd);
+                    movable.repin(inode.id, fd);
                 }
                 return Ok(granted);
             }
@@ -200,7 +200,7 @@ impl InodeStore {
         mount: &Arc<Mount>,
         arrival: Arrival<'_>,
         handle: Option<FileHandle>,
-    ) -> Result<Arc<Movable>> {
+    ) -> Result<Movable> {
         let budget = self.budget();
         let kind = match arrival.stat.file_type() {
             FileType::Directory => Kind::Directory,

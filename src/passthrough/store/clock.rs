@@ -4,9 +4,10 @@
 //! the pinned nodes, passes by those that were used since it came last (second chance) and puts
 //! out the first that was not.
 //!
-//! Invariants: the clock keeps neither node nor descriptor alive; what it remembers of those that
-//! are gone is never more than of those that are there. The work of one call is bounded, and so
-//! is its patience: after a while it puts out what was used lately, too.
+//! Invariants: the clock keeps neither node nor descriptor alive; it remembers numbers, each once,
+//! and of those that are gone never many more than of those that are there, so that it shrinks
+//! with them. The work of one call is bounded, and so is its patience: after a while it puts out
+//! what was used lately, too.
 //!
 //! ```text
 //!   leaves:       hand -> n n n n    files, links, ...: these give first
@@ -14,15 +15,18 @@
 //!                                    more than DIRECTORIES_PER_LEAF times as many
 //! ```
 //!
-//! Locks: one ring at a time, nothing else under it, and none to leave the clock. Does not: pin
-//! anything.
+//! Locks: one ring at a time, nothing else under it, and none for a node to be counted off. Does
+//! not: pin anything.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
-use super::fd_budget::{FdBudget, FdTicket};
-use super::movable::PinnedFd;
+use super::fd_budget::FdTicket;
+use super::inode::Inode;
+use super::movable::Movable;
+use super::table::Table;
+use crate::fs::types::NodeId;
 
 /// Rings of a kind: pinning on several queues shall seldom meet in one.
 const RING_COUNT: usize = 8;
@@ -47,11 +51,25 @@ pub(super) enum Kind {
     Directory,
 }
 
+/// The ring that a node belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RingIndex(u8);
+
+impl RingIndex {
+    /// That of a node: numbers follow each other, so the rings fill evenly.
+    pub(super) fn of(number: NodeId) -> Self {
+        // The mask keeps it below RING_COUNT, a power of two.
+        RingIndex(u8::try_from(number.raw() & 7).unwrap_or(0))
+    }
+}
+
 /// All pinned nodes that can be put out.
 #[derive(Debug)]
 pub(super) struct Clock {
     leaves: Rings,
     directories: Rings,
+    /// Where the nodes are.
+    nodes: OnceLock<Weak<Table<Inode>>>,
 }
 
 #[derive(Debug)]
@@ -59,23 +77,17 @@ struct Rings {
     rings: [Ring; RING_COUNT],
     /// Pinned nodes in all rings.
     count: AtomicUsize,
-    /// The ring whose turn it is, to pin and to be looked at.
+    /// The ring whose turn it is to be looked at.
     turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
-    nodes: Mutex<VecDeque<Weak<PinnedFd>>>,
+    numbers: Mutex<VecDeque<u64>>,
+    /// How many numbers there are, to see without the lock whether they are too many.
+    len: AtomicUsize,
     /// Pinned nodes among them.
     count: AtomicUsize,
-}
-
-/// The place of a pinned node in the clock. Dropping it leaves the clock.
-#[derive(Debug)]
-pub(super) struct Membership {
-    budget: Arc<FdBudget>,
-    kind: Kind,
-    ring: usize,
 }
 
 impl Clock {
@@ -83,14 +95,22 @@ impl Clock {
         Clock {
             leaves: Rings::new(),
             directories: Rings::new(),
+            nodes: OnceLock::new(),
         }
+    }
+
+    /// Tells where the nodes are, once.
+    pub(super) fn look_into(&self, nodes: &Arc<Table<Inode>>) {
+        let _ = self.nodes.set(Arc::downgrade(nodes));
     }
 
     /// Puts one node out and gives its ticket, or nothing if none can be.
     pub(super) fn put_one_out(&self) -> Option<FdTicket> {
+        let nodes = self.nodes.get()?.upgrade()?;
         let mut spared: usize = 0;
         for _ in 0..VISITS_MAX {
-            let Some(node) = self.next()?.node() else {
+            let inode = self.next(&nodes)?;
+            let Some(node) = inode.movable() else {
                 continue;
             };
             if spared < SPARED_MAX && node.take_second_chance() {
@@ -104,8 +124,10 @@ impl Clock {
 
     /// The same, but only if it takes few steps to one that was not used lately.
     pub(super) fn put_idle_one_out(&self) -> Option<FdTicket> {
+        let nodes = self.nodes.get()?.upgrade()?;
         for _ in 0..IDLE_VISITS_MAX {
-            let Some(node) = self.next()?.node() else {
+            let inode = self.next(&nodes)?;
+            let Some(node) = inode.movable() else {
                 continue;
             };
             if node.take_second_chance() {
@@ -119,14 +141,18 @@ impl Clock {
     }
 
     /// Moves the hand over the kind that has to give.
-    fn next(&self) -> Option<Arc<PinnedFd>> {
+    fn next(&self, nodes: &Table<Inode>) -> Option<Arc<Inode>> {
         // Relaxed here and below: the counts choose, nothing more.
         let leaves = self.leaves.count.load(Ordering::Relaxed);
         let directories = self.directories.count.load(Ordering::Relaxed);
         if leaves >= directories / DIRECTORIES_PER_LEAF {
-            self.leaves.next().or_else(|| self.directories.next())
+            self.leaves
+                .next(nodes)
+                .or_else(|| self.directories.next(nodes))
         } else {
-            self.directories.next().or_else(|| self.leaves.next())
+            self.directories
+                .next(nodes)
+                .or_else(|| self.leaves.next(nodes))
         }
     }
 
@@ -134,14 +160,7 @@ impl Clock {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let rings = self.leaves.rings.iter().chain(&self.directories.rings);
-        rings
-            .map(|ring| {
-                ring.nodes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .len()
-            })
-            .sum()
+        rings.map(|ring| ring.lock().len()).sum()
     }
 
     fn rings(&self, kind: Kind) -> &Rings {
@@ -151,12 +170,79 @@ impl Clock {
         }
     }
 
-    /// Shows the clock what was pinned. It must hold the membership.
-    pub(super) fn add(&self, membership: &Membership, pinned: &Arc<PinnedFd>) {
-        if let Some(ring) = self.rings(membership.kind).rings.get(membership.ring) {
-            ring.add(Arc::downgrade(pinned));
-        }
+    /// A node is about to be pinned.
+    pub(super) fn count_one_more(&self, kind: Kind, ring: RingIndex) {
+        let rings = self.rings(kind);
+        rings.count.fetch_add(1, Ordering::Relaxed);
+        rings.ring(ring).count.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// A node is pinned no more.
+    pub(super) fn count_one_less(&self, kind: Kind, ring: RingIndex) {
+        let rings = self.rings(kind);
+        rings.count.fetch_sub(1, Ordering::Relaxed);
+        rings.ring(ring).count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Remembers a node that was pinned, and can be found by its number.
+    pub(super) fn add(&self, kind: Kind, ring: RingIndex, number: NodeId, node: &Movable) {
+        let ring = self.rings(kind).ring(ring);
+        let mut numbers = ring.lock();
+        // Under the lock only; so is every change of the mark.
+        if !node.is_in_ring.swap(true, Ordering::Relaxed) {
+            numbers.push_back(number.raw());
+            ring.len.store(numbers.len(), Ordering::Relaxed);
+        }
+        drop(numbers);
+        self.forget_gone(ring);
+    }
+
+    /// Nodes of a ring may have gone. The caller holds no lock.
+    pub(super) fn some_are_gone(&self, kind: Kind, number: NodeId) {
+        self.forget_gone(self.rings(kind).ring(RingIndex::of(number)));
+    }
+
+    /// Most nodes may have gone. The caller holds no lock.
+    pub(super) fn all_are_gone(&self) {
+        let rings = self.leaves.rings.iter().chain(&self.directories.rings);
+        rings.for_each(|ring| self.forget_gone(ring));
+    }
+
+    /// Clears numbers away when most of them lead nowhere.
+    fn forget_gone(&self, ring: &Ring) {
+        if !ring.is_overgrown() {
+            return;
+        }
+        let Some(nodes) = self.nodes.get().and_then(Weak::upgrade) else {
+            return;
+        };
+        // Dropped without the lock: the last to hold a node closes its descriptor.
+        let mut seen = Vec::new();
+        let mut numbers = ring.lock();
+        numbers.retain(|number| {
+            let present = nodes.get(*number);
+            let stays = present.as_deref().is_some_and(stays_in_ring);
+            seen.extend(present);
+            stays
+        });
+        let kept = numbers.len();
+        numbers.shrink_to(kept.saturating_mul(2));
+        ring.len.store(numbers.len(), Ordering::Relaxed);
+        drop(numbers);
+        drop(seen);
+    }
+}
+
+/// Whether a ring goes on remembering a node. Under the ring's lock.
+fn stays_in_ring(inode: &Inode) -> bool {
+    inode.movable().is_some_and(|node| {
+        let is_pinned = node.is_pinned();
+        if !is_pinned {
+            // Whoever pins it now comes to `add` after this.
+            node.is_in_ring.store(false, Ordering::Relaxed);
+        }
+        is_pinned
+    })
 }
 
 impl Rings {
@@ -168,64 +254,45 @@ impl Rings {
         }
     }
 
-    fn next_turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed) % RING_COUNT
+    fn ring(&self, index: RingIndex) -> &Ring {
+        self.rings
+            .get(usize::from(index.0))
+            .unwrap_or(&self.rings[0])
     }
 
-    fn next(&self) -> Option<Arc<PinnedFd>> {
-        let (before, after) = self.rings.split_at(self.next_turn());
-        after.iter().chain(before).find_map(Ring::next)
+    fn next(&self, nodes: &Table<Inode>) -> Option<Arc<Inode>> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % RING_COUNT;
+        let (before, after) = self.rings.split_at(turn);
+        after.iter().chain(before).find_map(|ring| ring.next(nodes))
     }
 }
 
 impl Ring {
-    fn add(&self, pinned: Weak<PinnedFd>) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.push_back(pinned);
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_overgrown(&self) -> bool {
         let count = self.count.load(Ordering::Relaxed);
-        if nodes.len() > count.saturating_mul(2).saturating_add(GONE_KEPT) {
-            nodes.retain(|pinned| pinned.strong_count() != 0);
-            nodes.shrink_to(count.saturating_mul(2));
-        }
+        self.len.load(Ordering::Relaxed) > count.saturating_mul(2).saturating_add(GONE_KEPT)
     }
 
     /// What is under the hand, which moves on. The caller may be the last to hold it, so it is
     /// looked at and dropped without the lock.
-    fn next(&self) -> Option<Arc<PinnedFd>> {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(pinned) = nodes.pop_front() {
-            if let Some(present) = pinned.upgrade() {
-                nodes.push_back(pinned);
-                return Some(present);
+    fn next(&self, nodes: &Table<Inode>) -> Option<Arc<Inode>> {
+        loop {
+            let mut numbers = self.lock();
+            let number = numbers.pop_front()?;
+            let present = nodes.get(number);
+            let stays = present.as_deref().is_some_and(stays_in_ring);
+            if stays {
+                numbers.push_back(number);
             }
-        }
-        None
-    }
-}
-
-impl Membership {
-    /// A place for what is about to be pinned.
-    pub(super) fn new(budget: &Arc<FdBudget>, kind: Kind) -> Self {
-        let rings = budget.clock.rings(kind);
-        let ring = rings.next_turn();
-        rings.count.fetch_add(1, Ordering::Relaxed);
-        if let Some(ring) = rings.rings.get(ring) {
-            ring.count.fetch_add(1, Ordering::Relaxed);
-        }
-        Membership {
-            budget: Arc::clone(budget),
-            kind,
-            ring,
-        }
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let rings = self.budget.clock.rings(self.kind);
-        rings.count.fetch_sub(1, Ordering::Relaxed);
-        if let Some(ring) = rings.rings.get(self.ring) {
-            ring.count.fetch_sub(1, Ordering::Relaxed);
+            self.len.store(numbers.len(), Ordering::Relaxed);
+            drop(numbers);
+            if stays {
+                return present;
+            }
         }
     }
 }

@@ -39,24 +39,36 @@ pub(in crate::passthrough) struct FdBudget {
 /// The right to hold one descriptor. Close the descriptor before dropping it.
 #[derive(Debug)]
 pub(in crate::passthrough) struct FdTicket {
-    budget: Arc<FdBudget>,
+    /// Nothing once it was spent.
+    budget: Option<Arc<FdBudget>>,
+}
+
+impl FdTicket {
+    /// Stays taken from the budget without a ticket, until [`FdBudget::taken_back`]. For pinned
+    /// nodes, of which there may be a million: they know their budget anyhow.
+    pub(super) fn spend(mut self) {
+        self.budget = None;
+    }
 }
 
 /// A descriptor that is held for the guest. Fields are dropped in this order.
 #[derive(Debug)]
 pub(in crate::passthrough) struct HeldFd {
     fd: OwnedFd,
-    _ticket: FdTicket,
+    ticket: FdTicket,
 }
 
 impl HeldFd {
     /// A descriptor, and the ticket that was taken before it was opened: what has been opened,
     /// or even made, is never refused afterwards.
     pub(in crate::passthrough) fn new(fd: OwnedFd, ticket: FdTicket) -> Self {
-        HeldFd {
-            fd,
-            _ticket: ticket,
-        }
+        HeldFd { fd, ticket }
+    }
+
+    /// Closes it, and passes its ticket on.
+    pub(super) fn close(self) -> FdTicket {
+        drop(self.fd);
+        self.ticket
     }
 }
 
@@ -86,9 +98,14 @@ impl FdBudget {
                 (used < self.max).then(|| used.saturating_add(1))
             })
             .ok()?;
-        Some(FdTicket {
-            budget: Arc::clone(self),
-        })
+        Some(self.taken_back())
+    }
+
+    /// The ticket that was spent on what is no longer held.
+    pub(super) fn taken_back(self: &Arc<Self>) -> FdTicket {
+        FdTicket {
+            budget: Some(Arc::clone(self)),
+        }
     }
 
     /// A ticket, for which a node is put out if there is none left.
@@ -166,7 +183,9 @@ impl FdBudget {
 
 impl Drop for FdTicket {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(1, Ordering::Relaxed);
+        if let Some(budget) = &self.budget {
+            budget.used.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

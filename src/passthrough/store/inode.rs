@@ -14,10 +14,11 @@ use super::contents::KnownContents;
 use super::fd_budget::FdTicket;
 use super::guest_ino::Whereabouts;
 use super::mounts::Mount;
-use super::movable::{Movable, PinnedFd};
+use super::movable::Movable;
 use super::retired::QueueMark;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
+use crate::sys::fd_cell::FdLease;
 use crate::sys::file_handle::FileHandle;
 use crate::sys::meta::{DeviceNumber, FileStat, FileType};
 
@@ -59,7 +60,7 @@ pub(in crate::passthrough) enum Reach {
     /// By a descriptor that is kept as long as the node.
     Fixed(FixedFd),
     /// By a descriptor or a handle.
-    Movable(Arc<Movable>),
+    Movable(Movable),
 }
 
 /// A descriptor that is kept as long as the node: the root's, which needs no ticket, and those of
@@ -85,7 +86,7 @@ pub(in crate::passthrough) enum NodeFd<'node> {
     /// The one that the node keeps for good.
     Kept(BorrowedFd<'node>),
     /// The one that the node keeps for now.
-    Shared(Arc<PinnedFd>),
+    Shared(FdLease<'node>),
     /// One of its own.
     Opened(OwnedFd),
 }
@@ -94,7 +95,7 @@ impl AsFd for NodeFd<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             NodeFd::Kept(fd) => fd.as_fd(),
-            NodeFd::Shared(pinned) => pinned.as_fd(),
+            NodeFd::Shared(lease) => lease.as_fd(),
             NodeFd::Opened(fd) => fd.as_fd(),
         }
     }
@@ -125,7 +126,10 @@ pub(in crate::passthrough) struct Inode {
 
 impl Inode {
     /// An inode for which one lookup has been granted.
-    pub(super) fn new(id: NodeId, found: Found) -> Self {
+    pub(super) fn new(id: NodeId, mut found: Found) -> Self {
+        if let Reach::Movable(movable) = &mut found.reach {
+            movable.become_node(id);
+        }
         Inode {
             id,
             identity: found.identity,
@@ -148,7 +152,7 @@ impl Inode {
     pub(in crate::passthrough) fn reach(&self) -> Result<NodeFd<'_>> {
         match &self.reach {
             Reach::Fixed(fixed) => Ok(NodeFd::Kept(fixed.fd.as_fd())),
-            Reach::Movable(movable) => movable.reach(),
+            Reach::Movable(movable) => movable.reach(self.id),
         }
     }
 
@@ -175,7 +179,7 @@ impl Inode {
     }
 
     /// What can be cold, if it can be.
-    pub(super) fn movable(&self) -> Option<&Arc<Movable>> {
+    pub(super) fn movable(&self) -> Option<&Movable> {
         match &self.reach {
             Reach::Fixed(_) => None,
             Reach::Movable(movable) => Some(movable),

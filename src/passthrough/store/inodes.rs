@@ -35,17 +35,17 @@
 //! is in it by now, is not touched by way of an old node. Two FORGETs that both come to 0 both
 //! look again under the lock; the table lets one of them take the node out.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use super::fd_budget::FdBudget;
 use super::guest_ino::{PlaceIndices, Whereabouts};
+use super::identities::{Identities, IdentityMap};
 use super::inode::{Found, Identity, Inode};
 use super::mounts::MountTable;
 use super::retired::{Forgotten, Retired};
-use super::shards::{SHARD_COUNT, remove, shard_of};
 use super::table::{Numbered, Table};
+use super::trim::Trim;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::file_handle::FileHandle;
@@ -94,15 +94,14 @@ impl Numbered for Inode {
     }
 }
 
-type IdentityMap = HashMap<Identity, Arc<Inode>>;
-
 /// The nodes that the guest holds.
 #[derive(Debug)]
 pub(in crate::passthrough) struct InodeStore {
     root: Arc<Inode>,
-    by_number: Table<Inode>,
-    by_identity: [Mutex<IdentityMap>; SHARD_COUNT],
+    by_number: Arc<Table<Inode>>,
+    by_identity: Identities,
     retired: Retired,
+    trim: Arc<Trim>,
     pub(super) mounts: MountTable,
     pub(super) places: PlaceIndices,
     budget: Arc<FdBudget>,
@@ -117,12 +116,15 @@ impl InodeStore {
         first_number: u64,
     ) -> Self {
         let first_number = first_number.max(NodeId::ROOT.raw().saturating_add(1));
+        let by_number = Arc::new(Table::new(first_number));
+        budget.clock.look_into(&by_number);
         InodeStore {
             places: PlaceIndices::new(root.identity.place),
             root: Arc::new(Inode::new(NodeId::ROOT, root)),
-            by_number: Table::new(first_number),
-            by_identity: std::array::from_fn(|_| Mutex::default()),
+            by_number,
+            by_identity: Identities::new(),
             retired: Retired::default(),
+            trim: Arc::default(),
             mounts,
             budget,
         }
@@ -267,10 +269,15 @@ impl InodeStore {
             .by_number
             .insert_with(|number| Inode::new(NodeId::new(number), found));
         if let Some(inode) = &inode {
-            map.insert(identity, Arc::clone(inode));
+            map.insert(Arc::clone(inode));
         }
         drop(map);
         drop(pushed_out);
+        if let Some(inode) = &inode
+            && let Some(movable) = inode.movable()
+        {
+            movable.show_to_clock(inode.id);
+        }
         inode.as_deref().map(Granted::of).ok_or(Errno::ENFILE)
     }
 
@@ -283,9 +290,7 @@ impl InodeStore {
             return Ok(Granted::of(inode));
         }
         let map = self.lock_identity(&inode.identity);
-        let is_known = map
-            .get(&inode.identity)
-            .is_some_and(|present| Arc::ptr_eq(present, inode));
+        let is_known = map.has(inode);
         if !is_known && !inode.is_held() {
             return Err(Errno::ESTALE);
         }
@@ -313,14 +318,18 @@ impl InodeStore {
     /// Takes every node but the root away. Operations that hold one finish with it.
     /// `forgotten` says what becomes of nodes from now on.
     pub(in crate::passthrough) fn restart(&self, forgotten: Forgotten) {
-        for shard in &self.by_identity {
-            let removed =
-                std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut shard in self.by_identity.each() {
+            let removed = shard.take_all();
+            drop(shard);
             drop(removed);
         }
+        let mut count: usize = 0;
         for inode in self.by_number.iter() {
             self.by_number.remove(&inode);
+            count = count.saturating_add(1);
         }
+        self.budget.clock.all_are_gone();
+        self.trim.note(count);
         self.retired.restart(forgotten);
     }
 
@@ -331,16 +340,19 @@ impl InodeStore {
             .movable()
             .filter(|movable| self.retired.is_on() && movable.could_be_cold());
         let map = self.lock_identity(&inode.identity);
-        let is_known = map
-            .get(&inode.identity)
-            .is_some_and(|present| Arc::ptr_eq(present, inode));
+        let is_known = map.has(inode);
         let Some(movable) = retiring.filter(|_| is_known) else {
             return self.remove_unless_held(map, inode);
         };
         if inode.is_held() {
             return;
         }
-        let closed = (movable.unpin(), inode.leave_mount());
+        let unpinned = movable.unpin();
+        if movable.is_pinned() {
+            // An operation is at work with its descriptor. No sane guest forgets a node by then.
+            return self.remove_unless_held(map, inode);
+        }
+        let closed = (unpinned, inode.leave_mount());
         drop(map);
         drop(closed);
         if let Some(oldest) = self.retired.push(inode) {
@@ -353,19 +365,21 @@ impl InodeStore {
         if inode.is_held() {
             return;
         }
-        let is_known = map
-            .get(&inode.identity)
-            .is_some_and(|present| Arc::ptr_eq(present, inode));
-        let by_identity = is_known.then(|| remove(&mut map, &inode.identity));
+        let is_known = map.has(inode);
+        let by_identity = is_known.then(|| map.remove(&inode.identity));
         self.by_number.remove(inode);
         drop(map);
         drop(by_identity);
+        if let Some(movable) = inode.movable() {
+            movable.leave_clock(inode.id);
+        }
+        self.trim.note(1);
     }
 
     /// Takes an identity from the node that had it. The caller drops what is returned without
     /// the lock.
     fn push_out(&self, map: &mut IdentityMap, identity: &Identity) -> Option<Arc<Inode>> {
-        let pushed_out = remove(map, identity)?;
+        let pushed_out = map.remove(identity)?;
         if !pushed_out.is_held() {
             self.by_number.remove(&pushed_out);
         }
@@ -386,10 +400,7 @@ impl InodeStore {
     }
 
     fn lock_identity(&self, identity: &Identity) -> MutexGuard<'_, IdentityMap> {
-        let key = identity.ino ^ identity.place.mount_id.rotate_left(3);
-        shard_of(&self.by_identity, key)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.by_identity.lock(identity)
     }
 
     /// How many descriptors the store keeps besides those of nodes.
@@ -402,10 +413,7 @@ impl InodeStore {
     #[cfg(test)]
     pub(in crate::passthrough) fn len(&self) -> (usize, usize) {
         let by_number = self.by_number.iter().filter(|inode| inode.is_held());
-        let by_identity = self.by_identity.iter().map(|shard| {
-            let map = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            map.values().filter(|inode| inode.is_held()).count()
-        });
+        let by_identity = self.by_identity.each().map(|map| map.held_count());
         (by_number.count(), by_identity.sum())
     }
 }

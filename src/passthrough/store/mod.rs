@@ -3,10 +3,12 @@
 //! ```text
 //!   admit        from a file that was found to a node
 //!   inodes       nodes by number and identity, and their lookup counts
+//!     identities   nodes by identity, in shards
 //!     inode        one node, and how to reach it
 //!     movable        by a descriptor, or by a file handle when there are too few
 //!     mounts         where files can be opened by handle
 //!     retired        nodes that the guest has forgotten but may ask for again
+//!     trim           memory of forgotten nodes, given back to the system
 //!     guest_ino      inode numbers that do not meet in the guest
 //!     contents       what the guest has in its page cache
 //!   handles      open files and directories by number
@@ -22,6 +24,7 @@ pub(super) mod contents;
 pub(super) mod fd_budget;
 pub(super) mod guest_ino;
 pub(super) mod handles;
+mod identities;
 pub(super) mod inode;
 pub(super) mod inodes;
 mod mounts;
@@ -30,6 +33,7 @@ pub(super) mod retired;
 mod shards;
 mod table;
 mod table_sync;
+mod trim;
 pub(super) mod unopened_files;
 
 use std::os::fd::OwnedFd;

@@ -12,103 +12,108 @@
 //!                    reach, repin                      has room or this was used before
 //! ```
 //!
-//! Invariants: what is cold has its handle; a descriptor is closed when the last operation with
-//! it ends; a file without a name is never put out, since the handle would lead nowhere as soon
-//! as nobody has it open. Locks: `state`, a leaf, never held across a system call. Does not: own
-//! the mount: when that is gone, so is every way to what is cold.
+//! Invariants: what is cold has its handle; a descriptor is closed when nobody is at work with
+//! it; a file without a name is never put out, since the handle would lead nowhere as soon as
+//! nobody has it open. What is pinned has spent a ticket of the budget, and is counted in the
+//! clock once it is a node. No locks: see `sys::fd_cell`. Does not: own the mount: when that is
+//! gone, so is every way to what is cold.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use super::clock::{Kind, Membership};
-use super::fd_budget::{FdBudget, FdTicket};
+use super::clock::{Kind, RingIndex};
+use super::fd_budget::{FdBudget, FdTicket, HeldFd};
 use super::inode::NodeFd;
 use super::mounts::Mount;
+use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
+use crate::sys::fd_cell::{FdCell, FdLease};
 use crate::sys::file_handle::FileHandle;
 use crate::sys::meta;
-
-/// A descriptor that a node keeps. Fields are dropped in this order: a ticket is given back
-/// when its descriptor is closed.
-#[derive(Debug)]
-pub(in crate::passthrough) struct PinnedFd {
-    fd: OwnedFd,
-    node: Weak<Movable>,
-    membership: Membership,
-    ticket: FdTicket,
-}
-
-impl PinnedFd {
-    /// The node, unless it is just going away.
-    pub(super) fn node(&self) -> Option<Arc<Movable>> {
-        self.node.upgrade()
-    }
-
-    fn close(self) -> FdTicket {
-        drop(self.fd);
-        drop(self.membership);
-        self.ticket
-    }
-}
-
-impl AsFd for PinnedFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
 
 /// A file that is reached by descriptor or by handle. See the module head.
 #[derive(Debug)]
 pub(in crate::passthrough) struct Movable {
+    pinned: FdCell,
+    budget: Arc<FdBudget>,
     mount: Weak<Mount>,
-    kind: Kind,
     /// Known once it was needed.
     handle: OnceLock<FileHandle>,
-    state: RwLock<Option<Arc<PinnedFd>>>,
+    kind: Kind,
+    /// Where in the clock, once it is a node.
+    ring: Option<RingIndex>,
+    /// Whether its ring knows it, which alone touches this.
+    pub(super) is_in_ring: AtomicBool,
     /// Used since the clock's hand came by, or since it became cold.
     used: AtomicBool,
 }
 
 impl Movable {
     /// A file that is pinned.
-    pub(super) fn pinned(
-        mount: &Arc<Mount>,
-        kind: Kind,
-        fd: OwnedFd,
-        ticket: FdTicket,
-    ) -> Arc<Self> {
-        let node = Arc::new(Self::new(mount, kind));
-        node.pin(fd, ticket, mount.budget());
+    pub(super) fn pinned(mount: &Arc<Mount>, kind: Kind, fd: OwnedFd, ticket: FdTicket) -> Self {
+        let node = Self::new(mount, kind);
+        // It is empty, so nothing comes back.
+        if node.pinned.put(fd).is_ok() {
+            ticket.spend();
+        }
         node
     }
 
     /// A file that is known by its handle only.
-    pub(super) fn cold(mount: &Arc<Mount>, kind: Kind, handle: FileHandle) -> Arc<Self> {
+    pub(super) fn cold(mount: &Arc<Mount>, kind: Kind, handle: FileHandle) -> Self {
         let node = Self::new(mount, kind);
         // It is empty: nobody else has seen the node yet.
         let _ = node.handle.set(handle);
-        Arc::new(node)
+        node
     }
 
     fn new(mount: &Arc<Mount>, kind: Kind) -> Self {
         Movable {
+            pinned: FdCell::new(),
+            budget: Arc::clone(mount.budget()),
             mount: Arc::downgrade(mount),
-            kind,
             handle: OnceLock::new(),
-            state: RwLock::new(None),
+            kind,
+            ring: None,
+            is_in_ring: AtomicBool::new(false),
             used: AtomicBool::new(false),
         }
     }
 
-    /// A descriptor for the file. Costs no system call while it is pinned.
+    /// It becomes the node with this number. The clock counts it, and is told of it when the
+    /// number leads to it (see [`Self::show_to_clock`]).
+    pub(super) fn become_node(&mut self, number: NodeId) {
+        let ring = RingIndex::of(number);
+        self.ring = Some(ring);
+        if self.is_pinned() {
+            self.budget.clock.count_one_more(self.kind, ring);
+        }
+    }
+
+    /// Lets the clock's hand come by, if it is pinned.
+    pub(super) fn show_to_clock(&self, number: NodeId) {
+        if let Some(ring) = self.ring
+            && self.is_pinned()
+        {
+            self.budget.clock.add(self.kind, ring, number, self);
+        }
+    }
+
+    /// Leaves what the clock remembers of it to be cleared away. The caller holds no lock.
+    pub(super) fn leave_clock(&self, number: NodeId) {
+        self.budget.clock.some_are_gone(self.kind, number);
+    }
+
+    /// A descriptor for the file, which is the node `number`. Costs no system call while it is
+    /// pinned.
     ///
     /// # Errors
     /// `ESTALE` when it is cold and gone; what open_by_handle_at(2) says.
-    pub(super) fn reach(self: &Arc<Self>) -> Result<NodeFd<'static>> {
-        if let Some(pinned) = self.present() {
+    pub(super) fn reach(&self, number: NodeId) -> Result<NodeFd<'_>> {
+        if let Some(lease) = self.pinned.lease() {
             self.touch();
-            return Ok(NodeFd::Shared(pinned));
+            return Ok(NodeFd::Shared(lease));
         }
         let mount = self.mount.upgrade().ok_or(Errno::ESTALE)?;
         let handle = self.handle.get().ok_or(Errno::ESTALE)?;
@@ -121,62 +126,45 @@ impl Movable {
             taken => taken,
         };
         Ok(match ticket {
-            Some(ticket) => NodeFd::Shared(self.pin(fd, ticket, budget)),
+            Some(ticket) => self.pin(number, fd, ticket),
             None => NodeFd::Opened(fd),
         })
     }
 
-    /// Keeps `fd`, which is known to hold this file, if there is a ticket left and it is cold.
-    pub(super) fn repin(self: &Arc<Self>, fd: OwnedFd) {
-        let Some(mount) = self.mount.upgrade() else {
-            return;
-        };
-        if self.is_pinned() {
+    /// Keeps `fd`, which is known to hold this file, the node `number`, if there is a ticket
+    /// left and it is cold.
+    pub(super) fn repin(&self, number: NodeId, fd: OwnedFd) {
+        if self.is_pinned() || self.mount.strong_count() == 0 {
             return;
         }
-        if let Some(ticket) = mount.budget().try_take() {
-            self.pin(fd, ticket, mount.budget());
+        if let Some(ticket) = self.budget.try_take() {
+            drop(self.pin(number, fd, ticket));
         }
     }
 
-    fn pin(
-        self: &Arc<Self>,
-        fd: OwnedFd,
-        ticket: FdTicket,
-        budget: &Arc<FdBudget>,
-    ) -> Arc<PinnedFd> {
-        let fresh = Arc::new(PinnedFd {
-            fd,
-            node: Arc::downgrade(self),
-            membership: Membership::new(budget, self.kind),
-            ticket,
-        });
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(present) = &*state {
-            // Somebody was faster. `fresh` is closed after the lock is released.
-            let present = Arc::clone(present);
-            drop(state);
-            return present;
+    fn pin(&self, number: NodeId, fd: OwnedFd, ticket: FdTicket) -> NodeFd<'_> {
+        let ring = RingIndex::of(number);
+        // Counted before anybody can put it out and count it off.
+        self.budget.clock.count_one_more(self.kind, ring);
+        match self.pinned.put(fd) {
+            Ok(lease) => {
+                ticket.spend();
+                self.budget.clock.add(self.kind, ring, number, self);
+                NodeFd::Shared(lease)
+            }
+            // Somebody was faster.
+            Err(fd) => {
+                self.budget.clock.count_one_less(self.kind, ring);
+                self.pinned
+                    .lease()
+                    .map_or(NodeFd::Opened(fd), NodeFd::Shared)
+            }
         }
-        *state = Some(Arc::clone(&fresh));
-        drop(state);
-        budget.clock.add(&fresh.membership, &fresh);
-        fresh
-    }
-
-    fn present(&self) -> Option<Arc<PinnedFd>> {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Whether a descriptor is kept at this moment.
     pub(super) fn is_pinned(&self) -> bool {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+        self.pinned.is_full()
     }
 
     /// The guest has just shown interest.
@@ -199,8 +187,8 @@ impl Movable {
 
     /// Its handle, found out if need be; nothing if that cannot be done.
     pub(super) fn name(&self) -> Option<FileHandle> {
-        if let Some(pinned) = self.present() {
-            self.find_name(&pinned);
+        if let Some(lease) = self.pinned.lease() {
+            self.find_name(&lease);
         }
         self.handle.get().cloned()
     }
@@ -213,55 +201,53 @@ impl Movable {
     /// Closes the descriptor and gives its ticket, unless an operation is at work with it, or
     /// there would be no way back.
     pub(super) fn put_out(&self) -> Option<FdTicket> {
-        let pinned = self.present()?;
-        if !self.has_way_back(&pinned) {
+        let lease = self.pinned.lease()?;
+        if !self.has_way_back(&lease) {
             self.touch();
             return None;
         }
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        // One reference is the state's and one ours. New ones come only from the state.
-        let is_idle = state.as_ref().is_some_and(|present| {
-            Arc::ptr_eq(present, &pinned) && Arc::strong_count(present) == 2
-        });
-        if !is_idle {
-            return None;
-        }
-        *state = None;
-        drop(state);
+        drop(lease);
+        let put_out = self.unpin()?;
         self.used.store(false, Ordering::Relaxed);
-        // Nothing when the clock has looked at it in between: the ticket is given back then.
-        Arc::into_inner(pinned).map(PinnedFd::close)
+        Some(put_out.close())
     }
 
     /// Whether it could be reached again without its descriptor. Finds the handle out.
     pub(super) fn could_be_cold(&self) -> bool {
-        match self.present() {
-            Some(pinned) => self.has_way_back(&pinned),
+        match self.pinned.lease() {
+            Some(lease) => self.has_way_back(&lease),
             None => true,
         }
     }
 
-    fn has_way_back(&self, pinned: &PinnedFd) -> bool {
-        self.find_name(pinned);
+    fn has_way_back(&self, lease: &FdLease<'_>) -> bool {
+        self.find_name(lease);
         self.handle.get().is_some()
-            && meta::stat_fd(pinned.as_fd()).is_ok_and(|stat| stat.nlink != 0)
+            && meta::stat_fd(lease.as_fd()).is_ok_and(|stat| stat.nlink != 0)
     }
 
-    fn find_name(&self, pinned: &PinnedFd) {
+    fn find_name(&self, lease: &FdLease<'_>) {
         if self.handle.get().is_none()
-            && let Ok(handle) = FileHandle::of_fd(pinned.as_fd())
+            && let Ok(handle) = FileHandle::of_fd(lease.as_fd())
         {
             // Whoever was faster has found the same.
             let _ = self.handle.set(handle);
         }
     }
 
-    /// Takes the descriptor away; the caller drops it when it holds no lock. Only after
-    /// [`Self::could_be_cold`].
-    pub(super) fn unpin(&self) -> Option<Arc<PinnedFd>> {
-        self.state
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Takes the descriptor away, unless an operation is at work with it; the caller drops it
+    /// when it holds no lock. Only after [`Self::could_be_cold`], or at the end.
+    pub(super) fn unpin(&self) -> Option<HeldFd> {
+        let fd = self.pinned.take_idle()?;
+        if let Some(ring) = self.ring {
+            self.budget.clock.count_one_less(self.kind, ring);
+        }
+        Some(HeldFd::new(fd, self.budget.taken_back()))
+    }
+}
+
+impl Drop for Movable {
+    fn drop(&mut self) {
+        drop(self.unpin());
     }
 }

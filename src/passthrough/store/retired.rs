@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::inode::Inode;
 
-/// Nodes that are kept. Each takes about 300 bytes, so this is some 40 MB; only a guest that has
+/// Nodes that are kept. Each takes about 250 bytes, so this is some 33 MB; only a guest that has
 /// forgotten so many makes it so.
 const RETIRED_MAX: usize = if cfg!(test) { 64 } else { 131_072 };
 
