@@ -1,40 +1,34 @@
 //! What: a queue driven at a fixed depth, with as little work of its own as possible.
 //!
 //! In: a ring that was started, and for each slot an [`Actor`] that makes one request after the
-//! other out of the replies. Out: how many operations were done, and how long each took. One slot
-//! has one request and one reply buffer, and two descriptors that are written once.
+//! other out of the replies. Out: how many operations were done, how long each took, and for how
+//! long the queue ran. A slot has buffers of its own, and its requests are laid out as Linux does
+//! it: an indirect table with header, arguments and the payload on pages of its own, which are one
+//! large folio, or cut into single pages.
 //!
-//! Invariant: a slot has at most one request under way. Replies are checked by their actor.
+//! Invariants: a slot has at most one request under way; its actor checks every reply; nothing is
+//! allocated between the first request and the last, and no payload is copied on this side: it
+//! would be the same work for every daemon, and hide their differences.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmm_sys_util::eventfd::EventFd;
-
-use crate::common::memory::GuestMemory;
+use crate::common::memory::{GuestMemory, Region};
 use crate::common::queue::Queue;
-use crate::common::request::OUT_HEADER;
-use crate::common::ring::{Descriptor, NEXT, WRITE};
-use crate::common::{sys, u32_of, u64_of, usize_of};
+use crate::common::request::{IN_HEADER, OUT_HEADER};
+use crate::common::ring::{Descriptor, INDIRECT, NEXT, WRITE};
+use crate::common::{sys, u32_of, u64_of, usize_of, usize_of64};
+
+use super::message::{Message, Reply};
 
 /// Longest wait for a reply: something hangs then.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What an actor wants next.
-#[derive(Debug)]
-pub(crate) struct Request {
-    /// The message, header included.
-    pub(crate) message: Vec<u8>,
-    /// Room for the reply, header included; 0 for a request without one.
-    pub(crate) room: usize,
-    /// The request before this one completed an operation.
-    pub(crate) completes: u64,
-}
-
 /// Makes requests for one slot.
 pub(crate) trait Actor: Send {
-    /// The next request, given the reply to the one before (empty at first).
-    fn next(&mut self, reply: &[u8]) -> Request;
+    /// Puts the next request into `message`, given the reply to the one before (none at first).
+    /// Returns how many operations that one completed.
+    fn next(&mut self, reply: Option<&Reply<'_>>, message: &mut Message) -> u64;
 
     /// Whether the actor can stop here: nothing it made is left over.
     fn may_stop(&self) -> bool {
@@ -46,59 +40,109 @@ pub(crate) trait Actor: Send {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) operations: u64,
-    /// From the first request of an operation to its last reply.
-    pub(crate) latencies: Vec<Duration>,
+    /// From the first request of an operation to its last reply, in nanoseconds.
+    pub(crate) latencies: Vec<u64>,
+    /// From the first request to the last reply.
+    pub(crate) wall: Duration,
+}
+
+/// Guest memory of one slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotBuffers {
+    table_at: u64,
+    request_at: u64,
+    reply_at: u64,
+}
+
+/// What pages have.
+const PAGE: usize = 4096;
+/// Bytes of payload behind a page for header and arguments.
+const PAYLOAD_LEN: usize = 1 << 20;
+/// Bytes of a descriptor.
+const DESCRIPTOR_LEN: usize = 16;
+/// Descriptors of a request: two headers, arguments, and single pages at most.
+const DESCRIPTORS_MAX: usize = 3 + PAYLOAD_LEN / PAGE;
+
+impl SlotBuffers {
+    /// Takes guest memory for one slot, for good.
+    pub(crate) fn new(queue: &Queue) -> Self {
+        let take = |len: usize| queue.scratch(len + PAGE).next_multiple_of(u64_of(PAGE));
+        SlotBuffers {
+            table_at: take(DESCRIPTORS_MAX * DESCRIPTOR_LEN),
+            request_at: take(PAGE + PAYLOAD_LEN),
+            reply_at: take(PAGE + PAYLOAD_LEN),
+        }
+    }
 }
 
 struct Slot {
     actor: Box<dyn Actor>,
-    request_at: u64,
-    reply_at: u64,
-    head: u16,
+    buffers: SlotBuffers,
     begun: Instant,
-    is_done: bool,
+    /// Most bytes of reply that the actor looks at.
+    looks_at: usize,
+    has_reply: bool,
 }
-
-/// Bytes of each buffer: a message with its payload.
-const BUFFER_LEN: usize = (1 << 20) + 4096;
 
 /// A queue and the actors that keep it busy.
 pub(crate) struct Driver<'queue> {
     queue: &'queue mut Queue,
-    memory: Arc<GuestMemory>,
+    region: Arc<Region>,
     slots: Vec<Slot>,
+    message: Message,
+    table: Vec<u8>,
     reply: Vec<u8>,
+    /// Most bytes of payload in one descriptor.
+    folio: usize,
+    tally: Tally,
 }
 
 impl<'queue> Driver<'queue> {
-    /// One slot for each actor. The queue must have nothing under way.
-    pub(crate) fn new(queue: &'queue mut Queue, actors: Vec<Box<dyn Actor>>) -> Self {
-        let memory = Arc::clone(&queue.memory);
+    /// One slot for each actor. The queue must have nothing under way. With `pages` the payload is
+    /// cut into single pages.
+    pub(crate) fn new(
+        queue: &'queue mut Queue,
+        actors: Vec<Box<dyn Actor>>,
+        buffers: &[SlotBuffers],
+        pages: bool,
+    ) -> Self {
+        let memory: &GuestMemory = &queue.memory;
+        let region = memory.regions().swap_remove(0);
         let begun = Instant::now();
-        let slots = actors.into_iter().enumerate().map(|(index, actor)| Slot {
-            actor,
-            request_at: queue.scratch(BUFFER_LEN),
-            reply_at: queue.scratch(BUFFER_LEN),
-            head: u16::try_from(2 * index).expect("a depth fits into a queue"),
-            begun,
-            is_done: false,
-        });
-        let slots: Vec<Slot> = slots.collect();
-        assert!(2 * slots.len() <= usize::from(queue.ring.size), "too deep");
+        let slots = actors.into_iter().zip(buffers);
+        let slots: Vec<Slot> = slots
+            .map(|(actor, buffers)| Slot {
+                actor,
+                buffers: *buffers,
+                begun,
+                looks_at: 0,
+                has_reply: false,
+            })
+            .collect();
+        assert!(slots.len() <= usize::from(queue.ring.size), "too deep");
         Driver {
             queue,
-            memory,
+            region,
             slots,
-            reply: vec![0; BUFFER_LEN],
+            message: Message::default(),
+            table: Vec::with_capacity(DESCRIPTORS_MAX * DESCRIPTOR_LEN),
+            reply: vec![0; PAGE + PAYLOAD_LEN],
+            folio: if pages { PAGE } else { PAYLOAD_LEN },
+            tally: Tally {
+                latencies: Vec::with_capacity(1 << 18),
+                ..Tally::default()
+            },
         }
     }
 
     /// Keeps all slots busy for `period`, then until each has come to an end.
-    pub(crate) fn run(&mut self, period: Duration) -> Tally {
-        let mut tally = Tally::default();
-        let end = Instant::now() + period;
+    pub(crate) fn run(mut self, period: Duration) -> Tally {
+        let begin = Instant::now();
+        let end = begin + period;
         for index in 0..self.slots.len() {
-            self.submit(index, 0, &mut tally);
+            self.slots[index].begun = Instant::now();
+            self.slots[index].actor.next(None, &mut self.message);
+            self.submit(index);
         }
         self.publish();
         let mut busy = self.slots.len();
@@ -106,80 +150,121 @@ impl<'queue> Driver<'queue> {
             self.wait();
             let is_over = Instant::now() >= end;
             while let Some((id, len)) = self.queue.ring.pop_used() {
-                let index = usize_of(id) / 2;
-                if is_over && self.finish(index, usize_of(len), &mut tally) {
+                let index = usize_of(id);
+                let ends = is_over && self.slots[index].actor.may_stop();
+                self.take(index, usize_of(len));
+                if ends {
                     busy -= 1;
                 } else {
-                    self.submit(index, usize_of(len), &mut tally);
+                    self.submit(index);
                 }
             }
             self.publish();
         }
-        tally
+        self.tally.wall = begin.elapsed();
+        self.tally
     }
 
-    /// Takes the last reply of an actor that can stop; false when it cannot.
-    fn finish(&mut self, index: usize, len: usize, tally: &mut Tally) -> bool {
-        if !self.slots[index].actor.may_stop() {
-            return false;
+    /// Shows the actor its reply, which makes the next request.
+    fn take(&mut self, index: usize, len: usize) {
+        let slot = &mut self.slots[index];
+        let looks_at = len.min(slot.looks_at);
+        let from = self.offset(self.slots[index].buffers.reply_at);
+        // The reply's head has a descriptor of its own, which the payload follows.
+        let head = looks_at.min(OUT_HEADER);
+        self.region.read(from, &mut self.reply[..head]);
+        if looks_at > head {
+            let payload = &mut self.reply[head..looks_at];
+            self.region.read(from + PAGE, payload);
         }
-        self.take_reply(index, len);
         let slot = &mut self.slots[index];
-        let request = slot.actor.next(&self.reply[..len]);
-        note(slot, request.completes, tally);
-        slot.is_done = true;
-        true
+        let reply = Reply::new(&self.reply[..looks_at], len, slot.has_reply);
+        let completes = slot.actor.next(Some(&reply), &mut self.message);
+        if completes > 0 {
+            let now = Instant::now();
+            let time = u64::try_from((now - slot.begun).as_nanos()).expect("less than years");
+            self.tally.operations += completes;
+            self.tally.latencies.push(time);
+            slot.begun = now;
+        }
     }
 
-    fn take_reply(&mut self, index: usize, len: usize) {
-        let at = self.slots[index].reply_at;
-        self.memory.read(at, &mut self.reply[..len]);
+    fn offset(&self, gpa: u64) -> usize {
+        usize_of64(gpa - self.region.span.gpa)
     }
 
-    fn submit(&mut self, index: usize, len: usize, tally: &mut Tally) {
-        self.take_reply(index, len);
+    fn submit(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let request = slot.actor.next(&self.reply[..len]);
-        note(slot, request.completes, tally);
-        self.memory.write(slot.request_at, &request.message);
-        let (head, tail) = (slot.head, slot.head + 1);
-        let (request_at, reply_at) = (slot.request_at, slot.reply_at);
-        let flags = if request.room > 0 { NEXT } else { 0 };
+        let (payload, room) = (self.message.payload(), self.message.room());
+        slot.looks_at = self.message.looks_at();
+        slot.has_reply = room.is_some();
+        let buffers = slot.buffers;
+        let bytes = self.message.bytes();
+        let arguments_len = bytes.len() - IN_HEADER;
+        self.region.write(self.offset(buffers.request_at), bytes);
+        self.table.clear();
+        let arguments = buffers.request_at + u64_of(IN_HEADER);
+        self.add(buffers.request_at, IN_HEADER, 0);
+        self.add(arguments, arguments_len, 0);
+        self.add(buffers.request_at + u64_of(PAGE), payload, 0);
+        if let Some(room) = room {
+            self.add(buffers.reply_at, OUT_HEADER, WRITE);
+            self.add(buffers.reply_at + u64_of(PAGE), room, WRITE);
+        }
+        self.end_table();
+        self.region
+            .write(self.offset(buffers.table_at), &self.table);
+        let head = u16::try_from(index).expect("fewer slots than descriptors");
         self.queue.ring.write_descriptor(
             head,
             Descriptor {
-                addr: request_at,
-                len: u32_of(request.message.len()),
-                flags,
-                next: tail,
-            },
-        );
-        self.queue.ring.write_descriptor(
-            tail,
-            Descriptor {
-                addr: reply_at,
-                len: u32_of(request.room),
-                flags: WRITE,
+                addr: buffers.table_at,
+                len: u32_of(self.table.len()),
+                flags: INDIRECT,
                 next: 0,
             },
         );
         self.queue.ring.push_avail(head);
     }
 
+    /// Adds what lies at `addr` to the table, cut as wished.
+    fn add(&mut self, addr: u64, len: usize, flags: u16) {
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(self.folio);
+            let next = self.table.len() / DESCRIPTOR_LEN + 1;
+            let descriptor = Descriptor {
+                addr: addr + u64_of(done),
+                len: u32_of(part),
+                flags: flags | NEXT,
+                next: u16::try_from(next).expect("a short table"),
+            };
+            self.table.extend_from_slice(&descriptor.to_bytes());
+            done += part;
+        }
+    }
+
+    /// Takes the link off the last descriptor.
+    fn end_table(&mut self) {
+        let last = self.table.len() - DESCRIPTOR_LEN;
+        let flags = u16::from_le_bytes([self.table[last + 12], self.table[last + 13]]) & !NEXT;
+        self.table[last + 12..last + 14].copy_from_slice(&flags.to_le_bytes());
+        self.table[last + 14..].fill(0);
+    }
+
     fn publish(&mut self) {
         if self.queue.ring.publish() {
-            kick(&self.queue.kick);
+            let kicked = self.queue.kick.write(1);
+            kicked.expect("an eventfd takes one more");
         }
     }
 
     /// Sleeps on the interrupt, as a guest does, unless something is there.
     fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
         while !self.queue.ring.has_used() {
             if self.queue.ring.enable_interrupts() {
-                let left = deadline.saturating_duration_since(Instant::now());
                 assert!(
-                    sys::wait_readable(&self.queue.call, left),
+                    sys::wait_readable(&self.queue.call, PATIENCE),
                     "no reply in {PATIENCE:?}"
                 );
                 // Somebody has signalled, which is all that counts.
@@ -187,37 +272,5 @@ impl<'queue> Driver<'queue> {
             }
             self.queue.ring.disable_interrupts();
         }
-    }
-}
-
-impl Drop for Driver<'_> {
-    fn drop(&mut self) {
-        for slot in &self.slots {
-            self.queue.free_scratch(slot.request_at, BUFFER_LEN);
-            self.queue.free_scratch(slot.reply_at, BUFFER_LEN);
-        }
-    }
-}
-
-fn note(slot: &mut Slot, completes: u64, tally: &mut Tally) {
-    if completes > 0 {
-        let now = Instant::now();
-        tally.operations += completes;
-        tally.latencies.push(now - slot.begun);
-        slot.begun = now;
-    }
-}
-
-fn kick(kick: &EventFd) {
-    kick.write(1).expect("an eventfd takes one more");
-}
-
-/// The errno of a reply, positive, or its payload.
-pub(crate) fn payload(reply: &[u8]) -> Result<&[u8], i32> {
-    let error = reply.get(4..8).and_then(|word| word.first_chunk());
-    match error.map(|word| i32::from_le_bytes(*word)) {
-        Some(0) => Ok(&reply[OUT_HEADER..]),
-        Some(error) => Err(-error),
-        None => panic!("a reply of {} bytes", u64_of(reply.len())),
     }
 }

@@ -1,11 +1,14 @@
-//! What: what the host knows: CPU time of a daemon's processes and of this thread, and the few
-//! system calls that the standard library lacks.
+//! What: what the host knows: CPU time of a daemon's processes and of this thread, and the system
+//! calls that the standard library lacks. Each of them must succeed, or the benchmark ends.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::ffi::CStr;
 use std::fs;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use crate::common::usize_of64;
 
 /// CPU time of `pid`, all its threads and all its descendants so far, user and system.
 pub(crate) fn cpu_time_of_tree(pid: u32) -> Duration {
@@ -41,10 +44,145 @@ pub(crate) fn own_cpu_time() -> Duration {
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
-/// statfs(2).
-pub(crate) fn statfs(path: &CStr) {
+/// Memory like that of a guest: shared, in pages of 4 KiB.
+#[derive(Debug)]
+pub(crate) struct SharedBuffer {
+    ptr: *mut libc::c_void,
+    len: usize,
+}
+
+impl SharedBuffer {
+    pub(crate) fn new(len: usize) -> Self {
+        let (prot, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+        );
+        // SAFETY: a new mapping, which replaces none.
+        let ptr = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        assert_ne!(ptr, libc::MAP_FAILED, "mmap");
+        SharedBuffer { ptr, len }
+    }
+}
+
+impl Drop for SharedBuffer {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of new(), to which nothing refers any more.
+        unsafe { libc::munmap(self.ptr, self.len) };
+    }
+}
+
+fn must(what: &str, result: i64) -> i64 {
+    assert!(result >= 0, "{what}: {}", std::io::Error::last_os_error());
+    result
+}
+
+pub(crate) fn pread(file: BorrowedFd<'_>, buffer: &mut SharedBuffer, len: usize, offset: usize) {
+    assert!(len <= buffer.len, "the buffer is too short");
+    let offset = i64::try_from(offset).expect("a file offset");
+    // SAFETY: the buffer is writable for `len` bytes, and ours alone.
+    let done = unsafe { libc::pread(file.as_raw_fd(), buffer.ptr, len, offset) };
+    assert_eq!(usize::try_from(done), Ok(len), "pread");
+}
+
+pub(crate) fn pwrite(file: BorrowedFd<'_>, buffer: &SharedBuffer, len: usize, offset: usize) {
+    assert!(len <= buffer.len, "the buffer is too short");
+    let offset = i64::try_from(offset).expect("a file offset");
+    // SAFETY: the buffer is readable for `len` bytes.
+    let done = unsafe { libc::pwrite(file.as_raw_fd(), buffer.ptr, len, offset) };
+    assert_eq!(usize::try_from(done), Ok(len), "pwrite");
+}
+
+fn statx(dir: BorrowedFd<'_>, name: &CStr) -> i32 {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
+    let mut out = MaybeUninit::<libc::statx>::uninit();
+    // SAFETY: the name ends with a NUL, and `out` is writable for one struct statx.
+    unsafe {
+        libc::statx(
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS,
+            out.as_mut_ptr(),
+        )
+    }
+}
+
+/// Attributes of `name` in `dir`, or of `dir` itself when the name is empty.
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) {
+    must("statx", statx(dir, name).into());
+}
+
+pub(crate) fn stat_missing_at(dir: BorrowedFd<'_>, name: &CStr) {
+    assert_eq!(statx(dir, name), -1, "a missing name was found");
+}
+
+pub(crate) fn open_at(dir: BorrowedFd<'_>, name: &CStr, flags: i32) -> OwnedFd {
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the name ends with a NUL.
+    let fd = unsafe { libc::openat(dir.as_raw_fd(), name.as_ptr(), flags, 0o644) };
+    must("openat", fd.into());
+    // SAFETY: openat(2) has just returned it, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+pub(crate) fn unlink_at(dir: BorrowedFd<'_>, name: &CStr, flags: i32) {
+    // SAFETY: the name ends with a NUL.
+    let done = unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), flags) };
+    must("unlinkat", done.into());
+}
+
+pub(crate) fn mkdir_at(dir: BorrowedFd<'_>, name: &CStr) {
+    // SAFETY: the name ends with a NUL.
+    let done = unsafe { libc::mkdirat(dir.as_raw_fd(), name.as_ptr(), 0o755) };
+    must("mkdirat", done.into());
+}
+
+pub(crate) fn chmod_at(dir: BorrowedFd<'_>, name: &CStr, mode: u32) {
+    // SAFETY: the name ends with a NUL.
+    let done = unsafe { libc::fchmodat(dir.as_raw_fd(), name.as_ptr(), mode, 0) };
+    must("fchmodat", done.into());
+}
+
+pub(crate) fn rename_at(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) {
+    let dir = dir.as_raw_fd();
+    // SAFETY: both names end with a NUL.
+    let done = unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) };
+    must("renameat", done.into());
+}
+
+pub(crate) fn readlink_at(dir: BorrowedFd<'_>, name: &CStr) {
+    let mut target = [0; 4096];
+    let room = target.as_mut_ptr();
+    // SAFETY: the name ends with a NUL, and `target` is writable for its length.
+    let len = unsafe { libc::readlinkat(dir.as_raw_fd(), name.as_ptr(), room, target.len()) };
+    must("readlinkat", i64::try_from(len).expect("64 bits"));
+}
+
+pub(crate) fn getxattr(file: BorrowedFd<'_>, name: &CStr) {
+    let mut value = [0_u8; 256];
+    let room = value.as_mut_ptr().cast();
+    // SAFETY: the name ends with a NUL, and `value` is writable for its length.
+    let len = unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), room, value.len()) };
+    must("fgetxattr", i64::try_from(len).expect("64 bits"));
+}
+
+pub(crate) fn statfs(dir: BorrowedFd<'_>) {
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the path ends with a NUL, and `stat` is writable for one struct statfs.
-    let done = unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) };
-    assert_eq!(done, 0, "statfs");
+    // SAFETY: `stat` is writable for one struct statfs.
+    let done = unsafe { libc::fstatfs(dir.as_raw_fd(), stat.as_mut_ptr()) };
+    must("fstatfs", done.into());
+}
+
+/// Entries of a directory as getdents64(2) has them; returns how many bytes there are.
+pub(crate) fn getdents(dir: BorrowedFd<'_>, buf: &mut [u8]) -> usize {
+    // SAFETY: `buf` is writable for its length.
+    let len = unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            dir.as_raw_fd(),
+            buf.as_mut_ptr(),
+            buf.len(),
+        )
+    };
+    usize_of64(u64::try_from(must("getdents64", len)).expect("a length"))
 }

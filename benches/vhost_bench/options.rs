@@ -6,12 +6,14 @@ use std::time::Duration;
 /// Requests that all queues together may have under way.
 pub(crate) const DEPTH_MAX: usize = 32;
 
-const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND] [--share DIR] [--ms PERIOD]
-       [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [TEST...]
+const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND [--c COMMAND]] [--share DIR]
+       [--ms PERIOD] [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [--pages] [TEST...]
 
-COMMAND: a daemon with its options, without --socket-path and --shared-dir.
+COMMAND: a daemon with its options. --socket-path and --shared-dir are added, unless it has
+{socket} or {share}, which stand for the two paths.
 DIR: where the shares are made (/dev/shm). PERIOD: of each run, in ms (300).
-N: 5 rounds, depths 1,8,32, queues 1. TEST: a name or a part of it.";
+N: 5 rounds, depths 1,8,32, queues 1. --pages: payload in single pages of 4 KiB, as guests
+without large folios send it. TEST: a name or a part of it.";
 
 /// What was asked for.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) depths: Vec<usize>,
     pub(crate) queues: Vec<usize>,
+    pub(crate) pages: bool,
     tests: Vec<String>,
 }
 
@@ -35,18 +38,20 @@ impl Options {
             rounds: 5,
             depths: vec![1, 8, 32],
             queues: vec![1],
+            pages: false,
             tests: Vec::new(),
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| usage());
             match word.as_str() {
-                "--a" | "--b" => options.commands.push(value()),
+                "--a" | "--b" | "--c" => options.commands.push(value()),
                 "--share" => options.share = PathBuf::from(value()),
                 "--ms" => options.period = Duration::from_millis(u64::from(number(&value()))),
                 "--rounds" => options.rounds = usize::from(number(&value())),
                 "--depth" => options.depths = numbers(&value()),
                 "--queues" => options.queues = numbers(&value()),
+                "--pages" => options.pages = true,
                 // Cargo passes it on.
                 "--bench" => {}
                 word if word.starts_with('-') => usage(),

@@ -4,29 +4,18 @@
 //! Out: an [`Actor`]. Invariant: a reply that is not what the step expects ends the benchmark: a
 //! daemon that fails quickly is not fast.
 
-use crate::common::request::{Header, OUT_HEADER};
+use std::sync::Arc;
+
 use crate::common::u64_of;
 
-use super::driver::{Actor, Request, payload};
-
-/// What a step asks for.
-pub(crate) struct Ask {
-    pub(crate) opcode: u32,
-    pub(crate) node: u64,
-    pub(crate) body: Vec<u8>,
-    /// Room behind the reply header; `None` for a request without reply.
-    pub(crate) room: Option<usize>,
-}
+use super::driver::Actor;
+use super::message::{Message, Reply};
+use super::places::Place;
 
 /// What one slot knows.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// Number of the slot, over all queues.
-    pub(crate) slot: usize,
-    /// The directory that belongs to the slot.
-    pub(crate) dir: u64,
-    /// Nodes of the files in it, by number.
-    pub(crate) files: Vec<u64>,
+    pub(crate) place: Arc<Place>,
     /// The handle that the set-up opened.
     pub(crate) fh: u64,
     /// What the last look-up or creation gave.
@@ -35,18 +24,36 @@ pub(crate) struct State {
     pub(crate) opened: u64,
     /// Where a listing goes on.
     pub(crate) offset: u64,
-    /// Which file is next.
+    /// How often the steps were gone through.
     pub(crate) turn: usize,
+    /// Which file of a directory is next.
+    pub(crate) file: usize,
     /// Operations that the round has done so far.
     pub(crate) done: u64,
-    /// Go on with the same step.
-    pub(crate) again: bool,
+    /// Steps to go back: 1 does the same step again.
+    pub(crate) back: usize,
+}
+
+impl State {
+    pub(crate) fn new(place: Arc<Place>, fh: u64) -> Self {
+        State {
+            place,
+            fh,
+            node: 0,
+            opened: 0,
+            offset: 0,
+            turn: 0,
+            file: 0,
+            done: 0,
+            back: 0,
+        }
+    }
 }
 
 /// One request.
 pub(crate) struct Step {
-    pub(crate) ask: fn(&State) -> Ask,
-    pub(crate) take: fn(&mut State, Result<&[u8], i32>),
+    pub(crate) ask: fn(&State, &mut Message),
+    pub(crate) take: fn(&mut State, &Reply<'_>),
 }
 
 /// See the module head.
@@ -55,7 +62,6 @@ pub(crate) struct Script {
     at: usize,
     state: State,
     unique: u64,
-    waits: bool,
 }
 
 impl Script {
@@ -64,23 +70,15 @@ impl Script {
             steps,
             at: 0,
             // Far from what the set-up used.
-            unique: (1 << 40) * (1 + u64_of(state.slot)),
+            unique: (1 << 40) * (1 + u64_of(state.place.slot)),
             state,
-            waits: false,
         }
     }
 
-    fn take(&mut self, reply: &[u8]) -> u64 {
-        let step = &self.steps[self.at];
-        let reply = match (step.ask)(&self.state).room {
-            Some(_) => payload(reply),
-            None => Ok(&[][..]),
-        };
-        (step.take)(&mut self.state, reply);
-        if std::mem::take(&mut self.state.again) {
-            return 0;
-        }
+    fn take(&mut self, reply: &Reply<'_>) -> u64 {
+        (self.steps[self.at].take)(&mut self.state, reply);
         self.at += 1;
+        self.at -= std::mem::take(&mut self.state.back);
         if self.at < self.steps.len() {
             return 0;
         }
@@ -91,27 +89,16 @@ impl Script {
 }
 
 impl Actor for Script {
-    fn next(&mut self, reply: &[u8]) -> Request {
-        let completes = if self.waits { self.take(reply) } else { 0 };
-        self.waits = true;
-        let ask = (self.steps[self.at].ask)(&self.state);
+    fn next(&mut self, reply: Option<&Reply<'_>>, message: &mut Message) -> u64 {
+        let completes = reply.map_or(0, |reply| self.take(reply));
+        (self.steps[self.at].ask)(&self.state, message);
         self.unique += 2;
-        let header = Header {
-            opcode: ask.opcode,
-            unique: self.unique,
-            node: ask.node,
-            uid: 0,
-            gid: 0,
-            extension_words: 0,
-        };
-        Request {
-            message: header.message(&ask.body),
-            room: ask.room.map_or(0, |room| OUT_HEADER + room),
-            completes,
-        }
+        message.finish(self.unique);
+        completes
     }
 
     fn may_stop(&self) -> bool {
+        // Not after a step that could ask for more: only the first step of a round follows.
         self.at + 1 == self.steps.len()
     }
 }

@@ -1,0 +1,189 @@
+//! What: one daemon under measurement.
+//!
+//! In: its command line and a share. Out: a mounted client, and for each run of a test the CPU time
+//! that all processes of the daemon took, the rate, and latencies. A daemon that has fewer request
+//! queues than wanted is driven on those that it has.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::client::Client;
+use crate::common::daemon::Daemon;
+use crate::common::frontend::{Setup, Vm};
+use crate::common::memory::MemoryLayout;
+use crate::common::queue::Queue;
+use crate::common::usize_of64;
+
+use super::driver::{Actor, Driver, SlotBuffers, Tally};
+use super::host;
+use super::options::DEPTH_MAX;
+use super::places::Place;
+use super::script::{Script, State};
+use super::tests::Test;
+
+/// Guest memory: room for the buffers of the deepest test on every queue.
+const MEMORY_LEN: u64 = 1 << 30;
+
+/// One daemon with its share, mounted.
+pub(crate) struct Side {
+    pub(crate) client: Client,
+    /// Request queues in use.
+    pub(crate) queues: usize,
+    places: Vec<Arc<Place>>,
+    /// For each queue, for each slot.
+    buffers: Vec<Vec<SlotBuffers>>,
+}
+
+/// One run of one test on one daemon.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    /// CPU time of the daemon for one operation, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// Operations in a second.
+    pub(crate) rate: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// Starts a daemon by a command line, in which `{socket}` and `{share}` stand for the two paths;
+/// they are added as options when neither does.
+pub(crate) fn spawn(command: &str, share: &Path) -> Daemon {
+    // The front end of the tests puts its own binary and the two options behind the wrapper.
+    let command = if command.contains("{socket}") || command.contains("{share}") {
+        command
+            .replace("{socket}", "\"$3\"")
+            .replace("{share}", "\"$5\"")
+    } else {
+        format!("{command} --socket-path \"$3\" --shared-dir \"$5\"")
+    };
+    let wrapper = ["sh", "-c", &format!("exec {command}"), "sh"].map(str::to_owned);
+    Daemon::spawn_through(&wrapper, share, &[])
+}
+
+/// Connects, starts up to `queues` request queues and mounts.
+pub(crate) fn mount(mut daemon: Daemon, queues: usize, memory_len: u64) -> (Client, usize) {
+    let setup = Setup::default()
+        .queues(queues)
+        .queue_size(256)
+        .memory(MemoryLayout::one(memory_len));
+    let stream = daemon.connect();
+    let mut vm = Vm::new(&setup, daemon, stream);
+    // The first is for requests that nobody waits for.
+    let offered = usize_of64(vm.queue_num).saturating_sub(1).max(1);
+    let queues = queues.min(offered);
+    for index in 0..=queues {
+        vm.start(index, 0);
+    }
+    let mut client = Client::attach(vm);
+    client.session.init();
+    (client, queues)
+}
+
+impl Side {
+    /// Starts a daemon on a share that was filled.
+    pub(crate) fn new(command: &str, share: &Path, queues: usize) -> Self {
+        let (mut client, queues) = mount(spawn(command, share), queues, MEMORY_LEN);
+        let slots = DEPTH_MAX.max(queues);
+        let places = (0..slots).map(|slot| Arc::new(Place::find(&mut client, slot)));
+        let places = places.collect();
+        let per_queue = slots.div_ceil(queues);
+        let take = |queue: &Queue| (0..per_queue).map(|_| SlotBuffers::new(queue)).collect();
+        let mut buffers = vec![take(&client.session.queue)];
+        for index in 2..=queues {
+            buffers.push(take(client.vm.queue(index)));
+        }
+        Side {
+            client,
+            queues,
+            places,
+            buffers,
+        }
+    }
+
+    /// Does one test for `period`, with `depth` requests under way.
+    pub(crate) fn run(
+        &mut self,
+        test: &Test,
+        depth: usize,
+        period: Duration,
+        pages: bool,
+    ) -> Sample {
+        let slots = depth.max(self.queues);
+        let mut actors: Vec<Vec<Box<dyn Actor>>> = (0..self.queues).map(|_| Vec::new()).collect();
+        let mut handles = Vec::new();
+        for slot in 0..slots {
+            let place = Arc::clone(&self.places[slot]);
+            let mut fh = 0;
+            if test.needs_open {
+                let opened = self.client.open(place.full, libc::O_RDWR);
+                fh = opened.expect("OPEN").fh;
+                handles.push((place.full, fh));
+            }
+            let script = Script::new(test.steps, State::new(place, fh));
+            actors[slot % self.queues].push(Box::new(script));
+        }
+        let pid = self.client.vm.daemon.main_pid();
+        let cpu = host::cpu_time_of_tree(pid);
+        let tally = self.drive(actors, period, pages);
+        let cpu = host::cpu_time_of_tree(pid) - cpu;
+        for (node, fh) in handles {
+            self.client.release(node, fh).expect("RELEASE");
+        }
+        sample(tally, cpu)
+    }
+
+    /// Runs the queues at the same time.
+    fn drive(&mut self, actors: Vec<Vec<Box<dyn Actor>>>, period: Duration, pages: bool) -> Tally {
+        let mut others: Vec<Queue> = (2..=actors.len())
+            .map(|index| self.client.vm.take_queue(index))
+            .collect();
+        let mut total = Tally::default();
+        thread::scope(|scope| {
+            let queues = std::iter::once(&mut self.client.session.queue).chain(&mut others);
+            let running: Vec<_> = queues
+                .zip(actors)
+                .zip(&self.buffers)
+                .map(|((queue, actors), buffers)| {
+                    let driver = Driver::new(queue, actors, buffers, pages);
+                    scope.spawn(move || driver.run(period))
+                })
+                .collect();
+            for thread in running {
+                let tally = thread.join().expect("a reply was not as it must be");
+                total.operations += tally.operations;
+                total.latencies.extend(tally.latencies);
+                total.wall = total.wall.max(tally.wall);
+            }
+        });
+        for queue in others {
+            self.client.vm.return_queue(queue);
+        }
+        total
+    }
+}
+
+/// `time` for each of `operations`.
+pub(crate) fn micros(time: Duration, operations: u64) -> f64 {
+    let operations = u32::try_from(operations.max(1)).expect("fewer than 2^32 operations");
+    time.as_secs_f64() * 1e6 / f64::from(operations)
+}
+
+fn sample(mut tally: Tally, cpu: Duration) -> Sample {
+    tally.latencies.sort_unstable();
+    let at = |part: usize| {
+        let last = tally.latencies.len().saturating_sub(1);
+        let latency = tally.latencies.get(tally.latencies.len() * part / 100);
+        let latency = latency.or_else(|| tally.latencies.get(last));
+        latency.map_or(0.0, |nanos| {
+            Duration::from_nanos(*nanos).as_secs_f64() * 1e6
+        })
+    };
+    Sample {
+        cpu_us: micros(cpu, tally.operations),
+        rate: 1e6 / micros(tally.wall, tally.operations),
+        p50_us: at(50),
+        p99_us: at(99),
+    }
+}
