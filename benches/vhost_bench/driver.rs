@@ -30,10 +30,9 @@ pub(crate) trait Actor: Send {
     /// Returns how many operations that one completed.
     fn next(&mut self, reply: Option<&Reply<'_>>, message: &mut Message) -> u64;
 
-    /// Whether the actor can stop here: nothing it made is left over.
-    fn may_stop(&self) -> bool {
-        true
-    }
+    /// Whether the request under way is the last. When `is_over`, the next one that leaves nothing
+    /// behind has to be.
+    fn is_last(&self, is_over: bool) -> bool;
 }
 
 /// What a run of a queue gave.
@@ -151,7 +150,7 @@ impl<'queue> Driver<'queue> {
             let is_over = Instant::now() >= end;
             while let Some((id, len)) = self.queue.ring.pop_used() {
                 let index = usize_of(id);
-                let ends = is_over && self.slots[index].actor.may_stop();
+                let ends = self.slots[index].actor.is_last(is_over);
                 self.take(index, usize_of(len));
                 if ends {
                     busy -= 1;

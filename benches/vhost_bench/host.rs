@@ -31,6 +31,35 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// What a daemon has: all its processes together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Footprint {
+    /// Memory of its own in bytes, without that of the guest and without files.
+    pub(crate) memory: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: usize,
+}
+
+pub(crate) fn footprint_of_tree(pid: u32) -> Footprint {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = smaps.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+    };
+    let kib = field("Pss_Anon:").expect("Linux 5.4 or newer tells Pss_Anon, to root");
+    let own = Footprint {
+        memory: kib * 1024 + field("Swap:").unwrap_or_default() * 1024,
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count),
+    };
+    children(pid).into_iter().fold(own, |sum, pid| {
+        let other = footprint_of_tree(pid);
+        Footprint {
+            memory: sum.memory + other.memory,
+            descriptors: sum.descriptors + other.descriptors,
+        }
+    })
+}
+
 /// CPU time of the calling thread.
 pub(crate) fn own_cpu_time() -> Duration {
     let mut time = libc::timespec {

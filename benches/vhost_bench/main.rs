@@ -17,10 +17,12 @@
 //! tests    the requests of each test                host    /proc and system calls
 //! script   an Actor that repeats a test's steps     message requests without allocation
 //! side     one daemon: start, mount, run a test     driver  keeps a queue busy
+//! inodes   memory and descriptors for known inodes  start   time to the first reply
 //! ```
 
 mod driver;
 mod host;
+mod inodes;
 mod message;
 mod native;
 mod options;
@@ -28,6 +30,7 @@ mod places;
 mod report;
 mod script;
 mod side;
+mod start;
 mod tests;
 
 #[path = "../../tests/common/mod.rs"]
@@ -38,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use native::Native;
-use options::{DEPTH_MAX, Options};
+use options::{DEPTH_MAX, Mode, Options};
 use report::Ratios;
 use side::{Sample, Side};
 use tests::{TESTS, Test};
@@ -73,6 +76,17 @@ impl Drop for Shares {
 
 fn main() {
     let options = Options::parse();
+    for (index, command) in options.commands.iter().enumerate() {
+        println!("{}: {command}", report::letter(index));
+    }
+    match options.mode {
+        Mode::Tests => run_tests(&options),
+        Mode::Inodes => inodes::run(&options),
+        Mode::Start => start::run(&options),
+    }
+}
+
+fn run_tests(options: &Options) {
     for queues in &options.queues {
         let shares = Shares::new(&options.share);
         let mut native_share = PathBuf::new();
@@ -87,7 +101,7 @@ fn main() {
             let mut native = Native::new(&native_share, *depth);
             let mut ratios = Ratios::begin(sides.len());
             for test in TESTS.iter().filter(|test| options.wants(test.name)) {
-                let (floor, samples) = measure(test, &mut sides, *depth, &mut native, &options);
+                let (floor, samples) = measure(test, &mut sides, *depth, &mut native, options);
                 ratios.line(test.name, floor, &samples);
             }
             ratios.end();

@@ -8,16 +8,30 @@ pub(crate) const DEPTH_MAX: usize = 32;
 
 const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND [--c COMMAND]] [--share DIR]
        [--ms PERIOD] [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [--pages] [TEST...]
+       vhost_bench --inodes N[,N...] --a COMMAND ...
+       vhost_bench --start --a COMMAND ...
 
 COMMAND: a daemon with its options. --socket-path and --shared-dir are added, unless it has
 {socket} or {share}, which stand for the two paths.
 DIR: where the shares are made (/dev/shm). PERIOD: of each run, in ms (300).
 N: 5 rounds, depths 1,8,32, queues 1. --pages: payload in single pages of 4 KiB, as guests
-without large folios send it. TEST: a name or a part of it.";
+without large folios send it. TEST: a name or a part of it.
+--inodes: memory, descriptors and CPU time for so many known files.
+--start: time from the start of a daemon to its first reply.";
+
+/// What is to be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Tests,
+    Inodes,
+    Start,
+}
 
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
+    pub(crate) mode: Mode,
+    pub(crate) inodes: Vec<usize>,
     pub(crate) commands: Vec<String>,
     pub(crate) share: PathBuf,
     pub(crate) period: Duration,
@@ -32,6 +46,8 @@ impl Options {
     /// Reads the command line; ends the program when it makes no sense.
     pub(crate) fn parse() -> Self {
         let mut options = Options {
+            mode: Mode::Tests,
+            inodes: Vec::new(),
             commands: Vec::new(),
             share: PathBuf::from("/dev/shm"),
             period: Duration::from_millis(300),
@@ -51,6 +67,11 @@ impl Options {
                 "--rounds" => options.rounds = usize::from(number(&value())),
                 "--depth" => options.depths = numbers(&value()),
                 "--queues" => options.queues = numbers(&value()),
+                "--inodes" => {
+                    options.mode = Mode::Inodes;
+                    options.inodes = value().split(',').map(count).collect();
+                }
+                "--start" => options.mode = Mode::Start,
                 "--pages" => options.pages = true,
                 // Cargo passes it on.
                 "--bench" => {}
@@ -81,6 +102,13 @@ fn numbers(list: &str) -> Vec<usize> {
             }
         })
         .collect()
+}
+
+fn count(text: &str) -> usize {
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .unwrap_or_else(|| usage())
 }
 
 fn number(text: &str) -> u16 {

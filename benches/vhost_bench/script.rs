@@ -97,8 +97,7 @@ impl Actor for Script {
         completes
     }
 
-    fn may_stop(&self) -> bool {
-        // Not after a step that could ask for more: only the first step of a round follows.
-        self.at + 1 == self.steps.len()
+    fn is_last(&self, is_over: bool) -> bool {
+        is_over && self.at + 1 == self.steps.len()
     }
 }

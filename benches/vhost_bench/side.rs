@@ -4,6 +4,7 @@
 //! that all processes of the daemon took, the rate, and latencies. A daemon that has fewer request
 //! queues than wanted is driven on those that it has.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -50,25 +51,24 @@ pub(crate) struct Sample {
 /// Starts a daemon by a command line, in which `{socket}` and `{share}` stand for the two paths;
 /// they are added as options when neither does.
 pub(crate) fn spawn(command: &str, share: &Path) -> Daemon {
-    // The front end of the tests puts its own binary and the two options behind the wrapper.
-    let command = if command.contains("{socket}") || command.contains("{share}") {
-        command
-            .replace("{socket}", "\"$3\"")
-            .replace("{share}", "\"$5\"")
-    } else {
-        format!("{command} --socket-path \"$3\" --shared-dir \"$5\"")
-    };
-    let wrapper = ["sh", "-c", &format!("exec {command}"), "sh"].map(str::to_owned);
-    Daemon::spawn_through(&wrapper, share, &[])
+    let mut words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    if !command.contains("{socket}") && !command.contains("{share}") {
+        words.extend(["--socket-path={socket}", "--shared-dir={share}"].map(str::to_owned));
+    }
+    Daemon::spawn_words(&words, share)
 }
 
 /// Connects, starts up to `queues` request queues and mounts.
-pub(crate) fn mount(mut daemon: Daemon, queues: usize, memory_len: u64) -> (Client, usize) {
+pub(crate) fn mount(
+    daemon: Daemon,
+    stream: UnixStream,
+    queues: usize,
+    memory_len: u64,
+) -> (Client, usize) {
     let setup = Setup::default()
         .queues(queues)
         .queue_size(256)
         .memory(MemoryLayout::one(memory_len));
-    let stream = daemon.connect();
     let mut vm = Vm::new(&setup, daemon, stream);
     // The first is for requests that nobody waits for.
     let offered = usize_of64(vm.queue_num).saturating_sub(1).max(1);
@@ -84,7 +84,9 @@ pub(crate) fn mount(mut daemon: Daemon, queues: usize, memory_len: u64) -> (Clie
 impl Side {
     /// Starts a daemon on a share that was filled.
     pub(crate) fn new(command: &str, share: &Path, queues: usize) -> Self {
-        let (mut client, queues) = mount(spawn(command, share), queues, MEMORY_LEN);
+        let mut daemon = spawn(command, share);
+        let stream = daemon.connect();
+        let (mut client, queues) = mount(daemon, stream, queues, MEMORY_LEN);
         let slots = DEPTH_MAX.max(queues);
         let places = (0..slots).map(|slot| Arc::new(Place::find(&mut client, slot)));
         let places = places.collect();

@@ -155,6 +155,23 @@ impl Daemon {
         daemon
     }
 
+    /// Starts another program: `words` are its command line, in which `{socket}` and `{share}`
+    /// stand for the two paths. Its processes are its own affair: [`Self::pid`] is that of the
+    /// process that was started.
+    pub(crate) fn spawn_words(words: &[String], share: &Path) -> Self {
+        let directory = TempDir::new("socket");
+        let socket = directory.path().join("vhost.sock");
+        let path = |path: &Path| path.to_str().expect("paths in tests are UTF-8").to_owned();
+        let (socket_path, share_path) = (path(&socket), path(share));
+        let mut filled = words.iter().map(|word| {
+            let word = word.replace("{socket}", &socket_path);
+            word.replace("{share}", &share_path)
+        });
+        let mut command = Command::new(filled.next().expect("a program"));
+        command.args(filled);
+        Self::start(command, false, socket, directory)
+    }
+
     /// Starts the binary with an inherited listening socket.
     pub(crate) fn spawn_with_fd(share: &Path, listener: &impl std::os::fd::AsRawFd) -> Self {
         let fd = sys::make_inheritable(listener);
@@ -171,6 +188,10 @@ impl Daemon {
         all_args.extend(extra_args());
         all_args.extend_from_slice(args);
         command.args(&all_args);
+        Self::start(command, has_child(&all_args), socket, directory)
+    }
+
+    fn start(mut command: Command, has_child: bool, socket: PathBuf, directory: TempDir) -> Self {
         command.stdin(Stdio::null());
         command.stdout(Stdio::null());
         command.stderr(Stdio::piped());
@@ -192,7 +213,7 @@ impl Daemon {
         });
         Daemon {
             child,
-            has_child: has_child(&all_args),
+            has_child,
             serving_pid: OnceLock::new(),
             log,
             socket,
