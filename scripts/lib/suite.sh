@@ -135,18 +135,22 @@ suite_up() {
 suite_boot() {
     local label=$1 queues=$2
     shift 2
+    : "${VM_DIR:=$RUN_DIR}"
+    [[ -n $SHARE ]] || make_share
+    rm -f "$VM_DIR/fs.sock"
+    start_daemon "$SHARE" "${SUITE_OPTIONS[@]}" "$@"
+    suite_boot_guest "$label" "$queues"
+}
+
+# The same with a daemon that was started.
+suite_boot_guest() {
+    local label=$1 queues=$2
     SUITE_LABEL=$label
     SUITE_QUEUES=$queues
     GUEST=off
-    : "${VM_DIR:=$RUN_DIR}"
-    [[ -n $SHARE ]] || make_share
     CONSOLE=$VM_DIR/console.log
     : >"$CONSOLE"
-    rm -f "$VM_DIR/fs.sock"
-
     make_suite_initramfs "$VM_DIR/suite.cpio"
-
-    start_daemon "$SHARE" "${SUITE_OPTIONS[@]}" "$@"
     say "booting the test guest, $label ($ACCEL)"
     start_qemu "$CONSOLE" "$VM_DIR/suite.cpio" "try.mode=agent" "$queues" 1024 \
         -drive "file=$ROOTFS_IMAGE,format=raw,if=none,id=root,readonly=on" -device virtio-blk-pci,drive=root

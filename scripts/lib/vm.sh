@@ -54,14 +54,20 @@ find_daemon() {
 
 # start_daemon DIR [OPTION...]: returns when the socket is there.
 start_daemon() {
-    local dir=$1 tries extra
+    local dir=$1 extra
     shift
     : "${VM_DIR:=$RUN_DIR}"
-    DAEMON_LOG=$VM_DIR/daemon.log
     # Split at blanks on purpose: it holds several options.
     read -r -a extra <<<"${VIRTIOFSD_ARGS:-}"
-    with_leash "$DAEMON" --socket-path "$VM_DIR/fs.sock" --shared-dir "$dir" \
-        "$@" "${extra[@]}" </dev/null >"$DAEMON_LOG" 2>&1 &
+    start_daemon_by "$DAEMON" --socket-path "$VM_DIR/fs.sock" --shared-dir "$dir" "$@" "${extra[@]}"
+}
+
+# start_daemon_by COMMAND...: the same for a daemon that has other options. It has
+# to listen on $VM_DIR/fs.sock.
+start_daemon_by() {
+    local tries
+    DAEMON_LOG=$VM_DIR/daemon.log
+    with_leash "$@" </dev/null >"$DAEMON_LOG" 2>&1 &
     DAEMON_PID=$!
     own_process "$DAEMON_PID"
     for ((tries = 0; tries < 100; tries++)); do
@@ -108,11 +114,11 @@ close_channels() {
 
 # start_qemu KIND INITRAMFS APPEND QUEUES SIZE_MIB [QEMU-OPTION...]
 #   KIND is the console: "terminal" (this one, with QEMU's Ctrl-A keys),
-#   "stdout" (output only), or a file to write to.
+#   "stdout" (output only), or a file to write to. GUEST_CPUS: processors (2).
 start_qemu() {
     local kind=$1 initramfs=$2 append=$3 queues=$4 size_mib=$5
     shift 5
-    local console stdin=/dev/null cpus=2
+    local console stdin=/dev/null cpus=${GUEST_CPUS:-2}
     case $kind in
     terminal)
         console=(-chardev "stdio,id=console,mux=on,signal=off" -mon "chardev=console,mode=readline")
