@@ -45,7 +45,7 @@ bench_share() {
 }
 
 bench_git() {
-    env -u GIT_DIR GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git -C "$SHARE/repo" "$@"
+    env -u GIT_DIR GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git -C "$SHARE/repo" -c gc.auto=0 -c maintenance.auto=false "$@"
 }
 
 # CPU time of the daemon and all its children so far, in microseconds.
@@ -89,7 +89,8 @@ daemon_requests() {
         ((size == before || size != $(stat -c %s "$DAEMON_LOG"))) || break
     done
     tail -c +$((before + 1)) "$DAEMON_LOG" | awk '
-        { sub(/^\[[^]]*\] /, "") }
+        !/counters: / { next }
+        { sub(/^.*counters: /, "") }
         /^operation requests errors bytes/ { table = 1; next }
         table && /^[A-Z0-9_]+ [0-9]+ [0-9]+ [0-9]+ / && $1 !~ /FORGET/ { print $1, $2 }'
 }
