@@ -60,6 +60,21 @@ pub(crate) fn footprint_of_tree(pid: u32) -> Footprint {
     })
 }
 
+/// A process and all its descendants.
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
+    let below = children(pid).into_iter().flat_map(tree);
+    std::iter::once(pid).chain(below).collect()
+}
+
+/// Whether every thread of a process has a tracer.
+pub(crate) fn is_traced(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    tasks.flatten().all(|task| {
+        let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.contains("TracerPid:") && !status.contains("TracerPid:\t0\n")
+    })
+}
+
 /// CPU time of the calling thread.
 pub(crate) fn own_cpu_time() -> Duration {
     let mut time = libc::timespec {

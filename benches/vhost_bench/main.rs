@@ -17,6 +17,7 @@
 //! tests    the requests of each test                host    /proc and system calls
 //! script   an Actor that repeats a test's steps     message requests without allocation
 //! side     one daemon: start, mount, run a test     driver  keeps a queue busy
+//! syscalls what strace counts
 //! inodes   memory and descriptors for known inodes  start   time to the first reply
 //! ```
 
@@ -31,6 +32,7 @@ mod report;
 mod script;
 mod side;
 mod start;
+mod syscalls;
 mod tests;
 
 #[path = "../../tests/common/mod.rs"]
@@ -80,7 +82,7 @@ fn main() {
         println!("{}: {command}", report::letter(index));
     }
     match options.mode {
-        Mode::Tests => run_tests(&options),
+        Mode::Tests | Mode::Syscalls => run_tests(&options),
         Mode::Inodes => inodes::run(&options),
         Mode::Start => start::run(&options),
     }
@@ -97,6 +99,10 @@ fn run_tests(options: &Options) {
             sides.push(Side::new(command, &native_share, *queues));
         }
         for depth in &options.depths {
+            if options.mode == Mode::Syscalls {
+                syscalls::run(&mut sides, *depth, options, &shares.root);
+                continue;
+            }
             print_queues(&sides, *depth);
             let mut native = Native::new(&native_share, *depth);
             let mut ratios = Ratios::begin(sides.len());

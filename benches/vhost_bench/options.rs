@@ -8,6 +8,7 @@ pub(crate) const DEPTH_MAX: usize = 32;
 
 const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND [--c COMMAND]] [--share DIR]
        [--ms PERIOD] [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [--pages] [TEST...]
+       vhost_bench --syscalls --a COMMAND ... [TEST...]
        vhost_bench --inodes N[,N...] --a COMMAND ...
        vhost_bench --start --a COMMAND ...
 
@@ -16,6 +17,7 @@ COMMAND: a daemon with its options. --socket-path and --shared-dir are added, un
 DIR: where the shares are made (/dev/shm). PERIOD: of each run, in ms (300).
 N: 5 rounds, depths 1,8,32, queues 1. --pages: payload in single pages of 4 KiB, as guests
 without large folios send it. TEST: a name or a part of it.
+--syscalls: the system calls of one operation, by strace.
 --inodes: memory, descriptors and CPU time for so many known files.
 --start: time from the start of a daemon to its first reply.";
 
@@ -23,6 +25,7 @@ without large folios send it. TEST: a name or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Tests,
+    Syscalls,
     Inodes,
     Start,
 }
@@ -71,6 +74,7 @@ impl Options {
                     options.mode = Mode::Inodes;
                     options.inodes = value().split(',').map(count).collect();
                 }
+                "--syscalls" => options.mode = Mode::Syscalls,
                 "--start" => options.mode = Mode::Start,
                 "--pages" => options.pages = true,
                 // Cargo passes it on.

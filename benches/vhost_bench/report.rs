@@ -28,6 +28,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn middle(samples: &[Sample]) -> Sample {
     let part = |part: fn(&Sample) -> f64| median(samples.iter().map(part).collect());
     Sample {
+        operations: part(|sample| sample.operations),
         cpu_us: part(|sample| sample.cpu_us),
         rate: part(|sample| sample.rate),
         p50_us: part(|sample| sample.p50_us),

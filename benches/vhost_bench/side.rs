@@ -40,6 +40,7 @@ pub(crate) struct Side {
 /// One run of one test on one daemon.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
+    pub(crate) operations: f64,
     /// CPU time of the daemon for one operation, in microseconds.
     pub(crate) cpu_us: f64,
     /// Operations in a second.
@@ -182,7 +183,9 @@ fn sample(mut tally: Tally, cpu: Duration) -> Sample {
             Duration::from_nanos(*nanos).as_secs_f64() * 1e6
         })
     };
+    let operations = u32::try_from(tally.operations).expect("fewer than 2^32 operations");
     Sample {
+        operations: f64::from(operations),
         cpu_us: micros(cpu, tally.operations),
         rate: 1e6 / micros(tally.wall, tally.operations),
         p50_us: at(50),
