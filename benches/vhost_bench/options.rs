@@ -77,6 +77,7 @@ impl Options {
                 "--syscalls" => options.mode = Mode::Syscalls,
                 "--start" => options.mode = Mode::Start,
                 "--pages" => options.pages = true,
+                "--help" | "-h" => help(),
                 // Cargo passes it on.
                 "--bench" => {}
                 word if word.starts_with('-') => usage(),
@@ -117,6 +118,15 @@ fn count(text: &str) -> usize {
 
 fn number(text: &str) -> u16 {
     text.parse().unwrap_or_else(|_| usage())
+}
+
+#[expect(
+    clippy::exit,
+    reason = "a program that measures, not a part of the daemon"
+)]
+fn help() -> ! {
+    println!("{USAGE}");
+    std::process::exit(0);
 }
 
 #[expect(

@@ -21,7 +21,7 @@ pub(crate) const LONG_ENTRIES: usize = 10_000;
 /// Its name.
 pub(crate) const LONG: &str = "long";
 /// Small directories in the tree of each slot.
-pub(crate) const TREE_DIRS: usize = 16;
+pub(crate) const TREE_DIRS: usize = 8;
 /// Files in each.
 pub(crate) const TREE_FILES: usize = 16;
 /// The file that is renamed back and forth.

@@ -32,6 +32,7 @@ pub(crate) struct Side {
     pub(crate) client: Client,
     /// Request queues in use.
     pub(crate) queues: usize,
+    command: String,
     places: Vec<Arc<Place>>,
     /// For each queue, for each slot.
     buffers: Vec<Vec<SlotBuffers>>,
@@ -100,6 +101,7 @@ impl Side {
         Side {
             client,
             queues,
+            command: command.to_owned(),
             places,
             buffers,
         }
@@ -121,7 +123,10 @@ impl Side {
             let mut fh = 0;
             if test.needs_open {
                 let opened = self.client.open(place.full, libc::O_RDWR);
-                fh = opened.expect("OPEN").fh;
+                let opened = opened.unwrap_or_else(|errno| {
+                    panic!("{}: OPEN for {}: errno {errno}", self.command, test.name)
+                });
+                fh = opened.fh;
                 handles.push((place.full, fh));
             }
             let script = Script::new(test.steps, State::new(place, fh));
@@ -154,7 +159,9 @@ impl Side {
                 })
                 .collect();
             for thread in running {
-                let tally = thread.join().expect("a reply was not as it must be");
+                let tally = thread
+                    .join()
+                    .unwrap_or_else(|_| panic!("{}: see above", self.command));
                 total.operations += tally.operations;
                 total.latencies.extend(tally.latencies);
                 total.wall = total.wall.max(tally.wall);
