@@ -381,7 +381,7 @@ fn remove(files: &FilesAtTheEnd) {
 
 /// How the directory is served when `limit` files can be open at once.
 fn share_settings(config: &DaemonConfig, limit: u64) -> Result<ShareSettings, DaemonError> {
-    let guest_fds = guest_fds_for_limit(limit, config.device.thread_pool_size)
+    let guest_fds = guest_fds_for_limit(limit, config.device.execution.pool_threads_max())
         .ok_or(DaemonError::FewDescriptors { limit })?;
     if limit < NOFILE_FEW {
         log::warn!(

@@ -42,5 +42,5 @@ pub use process::sandbox::id_maps::IdMapEntry;
 pub use process::sandbox::{SandboxMode, SandboxSettings};
 pub use process::seccomp::SeccompAction;
 pub use sys::descriptors::Inherited;
-pub use transport::{DeviceSettings, Polling};
+pub use transport::{DeviceSettings, Execution, Polling};
 pub use xattr_map::XattrMap;

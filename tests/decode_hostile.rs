@@ -25,7 +25,7 @@ use cases::{UNIQUE, error_of, every_operation, init, mounted, out_header, replie
 use double::FakeFs;
 use slices::{PATTERN, SliceSink, SliceSource};
 use virtiofsd::server::Server;
-use virtiofsd::wire::channel::{Outcome, RequestHandler};
+use virtiofsd::wire::channel::{Outcome, Pace, RequestHandler};
 use virtiofsd::wire::header::InHeader;
 use virtiofsd::wire::opcode::Opcode;
 use virtiofsd::wire::pod::Plain;
@@ -127,7 +127,7 @@ fn arguments_out_of_reach_are_eio_and_headers_are_dropped() {
             let reachable = reachable.min(bytes.len() - 1);
             source.reachable = reachable;
             let mut sink = SliceSink::new(ROOM);
-            let outcome = server.handle(&mut source, &mut sink);
+            let outcome = server.handle(&mut source, &mut sink, Pace::Patient);
             let what = format!("{:?} reachable to {reachable}", case.opcode);
             check_manners(&sink, outcome, &what);
             if reachable < 40 {
@@ -219,7 +219,7 @@ fn replies_that_cannot_be_written_grant_nothing() {
             let mut sink = SliceSink::new(ROOM);
             sink.write_count_max = write_count_max;
             sink.reachable = reachable;
-            let outcome = server.handle(&mut SliceSource::new(&bytes), &mut sink);
+            let outcome = server.handle(&mut SliceSource::new(&bytes), &mut sink, Pace::Patient);
             let grants = granted(case.request.opcode, &sink, outcome);
             (outcome, grants, sink)
         };
@@ -381,7 +381,7 @@ fn panics_in_the_file_system_leave_a_server_that_goes_on() {
             .store(true, Ordering::Relaxed);
         let mut sink = SliceSink::new(4096);
         let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            server.handle(&mut SliceSource::new(&request), &mut sink)
+            server.handle(&mut SliceSource::new(&request), &mut sink, Pace::Patient)
         }));
         let was_called = !server
             .file_system()
@@ -389,7 +389,7 @@ fn panics_in_the_file_system_leave_a_server_that_goes_on() {
             .swap(false, Ordering::Relaxed);
         assert_eq!(served.is_err(), was_called, "{what}");
         let mut sink = SliceSink::new(4096);
-        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink);
+        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink, Pace::Patient);
         check_manners(&sink, outcome, &what);
     }
     server.reset();
@@ -423,7 +423,7 @@ fn mutations_never_panic_and_keep_the_accounts() {
             source.reachable = random.below(bytes.len());
             sink.write_count_max = random.below(3);
         }
-        let outcome = server.handle(&mut source, &mut sink);
+        let outcome = server.handle(&mut source, &mut sink, Pace::Patient);
         let what = format!("round {round}");
         let header = InHeader::split_from(&bytes).map(|(header, _)| header);
         let opcode = header.map_or(0, |header| header.opcode);

@@ -13,7 +13,7 @@ use double::FakeFs;
 use libfuzzer_sys::fuzz_target;
 use slices::{PATTERN, SliceSink, SliceSource};
 use virtiofsd::server::Server;
-use virtiofsd::wire::channel::{Outcome, RequestHandler};
+use virtiofsd::wire::channel::{Outcome, Pace, RequestHandler};
 use virtiofsd::wire::header::OutHeader;
 use virtiofsd::wire::pod::Plain;
 
@@ -49,10 +49,11 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(begun, Outcome::Replied(80));
     let room = usize::from(room) * 5;
     let mut sink = SliceSink::new(room);
-    let outcome = server.handle(&mut SliceSource::new(request), &mut sink);
+    let outcome = server.handle(&mut SliceSource::new(request), &mut sink, Pace::Patient);
     let len = match outcome {
         Outcome::Replied(len) => usize::try_from(len).expect("64 bits"),
         Outcome::NoReply | Outcome::Dropped | Outcome::Parked => 0,
+        Outcome::Deferred => panic!("deferred for a patient thread"),
     };
     assert!(len <= room);
     assert!(len == 0 || len >= 16);

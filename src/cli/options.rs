@@ -129,13 +129,13 @@ pub(crate) struct Options {
     pub(crate) fd: Option<i32>,
 
     /// Threads in the pool that serves requests; 0 serves each request in the thread of its queue
+    /// [default: in the thread of its queue, but in a pool what waits for a disk or a server]
     #[arg(
         long,
         value_name = "N",
-        default_value_t = 0,
         value_parser = clap::value_parser!(u64).range(0..=POOL_THREADS_MAX)
     )]
-    pub(crate) thread_pool_size: u64,
+    pub(crate) thread_pool_size: Option<u64>,
 
     /// Microseconds to look for the next request before sleeping, which saves the guest a wake-up;
     /// 0 to sleep at once. By default as long as it pays for this guest, up to 50, and never on

@@ -6,14 +6,15 @@
 
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::{Error, ErrorKind};
 use virtiofsd::{
-    CachePolicy, Capability, CapabilityChanges, DaemonConfig, DeviceSettings, HandlePolicy,
-    IoctlRights, LogDestination, Negotiation as ShareNegotiation, Polling, SandboxMode,
-    SandboxSettings, SeccompAction, ShareSettings, SocketSource,
+    CachePolicy, Capability, CapabilityChanges, DaemonConfig, DeviceSettings, Execution,
+    HandlePolicy, IoctlRights, LogDestination, Negotiation as ShareNegotiation, Polling,
+    SandboxMode, SandboxSettings, SeccompAction, ShareSettings, SocketSource,
 };
 
 use super::options::{Cache, InodeFileHandles, Negotiation, Options};
@@ -99,7 +100,7 @@ fn check(options: Options, ineffective: Vec<String>) -> Result<Settings, Error> 
         });
     let device = DeviceSettings {
         tag: options.tag,
-        thread_pool_size: usize::try_from(options.thread_pool_size).unwrap_or(usize::MAX),
+        execution: execution(options.thread_pool_size),
         polling: options.poll_us.map_or(Polling::Adaptive, |time_us| {
             Polling::Fixed(Duration::from_micros(time_us))
         }),
@@ -142,6 +143,15 @@ fn check(options: Options, ineffective: Vec<String>) -> Result<Settings, Error> 
         warnings,
         objection,
     })
+}
+
+/// Where requests are served: without a size of the pool, wherever is best for each.
+fn execution(pool_size: Option<u64>) -> Execution {
+    let Some(threads) = pool_size else {
+        return Execution::Adaptive;
+    };
+    let threads = usize::try_from(threads).unwrap_or(usize::MAX);
+    NonZeroUsize::new(threads).map_or(Execution::Inline, Execution::Pool)
 }
 
 fn missing_share(options: &Options) -> Option<String> {

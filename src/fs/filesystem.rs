@@ -133,6 +133,19 @@ pub struct ReadRequest {
     pub size_bytes: u32,
     /// The guest's present `O_*` flags of the open file.
     pub flags: OpenFlags,
+    /// Whether contents may be waited for.
+    pub waiting: Waiting,
+}
+
+/// What to do when contents are not in memory, but on a disk or a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Wait for them.
+    Allowed,
+    /// Rather fail with `EAGAIN`, if that is found out at no cost; else wait for them.
+    Avoided,
+    /// Fail with `EAGAIN`, also when it cannot be found out.
+    Refused,
 }
 
 /// WRITE.

@@ -8,7 +8,7 @@ use super::PassthroughFs;
 use super::store::unopened_files::Purpose;
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
-    CopyRangeRequest, FallocateRequest, OpenNode, ReadRequest, WriteRequest,
+    CopyRangeRequest, FallocateRequest, OpenNode, ReadRequest, Waiting, WriteRequest,
 };
 use crate::sys::data::{self, PositionIn, RWF_APPEND, RWF_DSYNC, RWF_SYNC, Whence};
 use crate::sys::errno::{Errno, Result};
@@ -18,7 +18,8 @@ impl PassthroughFs {
     /// Reads.
     ///
     /// # Errors
-    /// `EBADF`, `EISDIR`, `EINVAL` for an offset beyond `i64::MAX`, and what preadv2(2) says.
+    /// `EBADF`, `EISDIR`, `EINVAL` for an offset beyond `i64::MAX`, and what preadv2(2) says;
+    /// `EAGAIN` where the request would rather not wait.
     pub(super) fn read_file(
         &self,
         request: &ReadRequest,
@@ -34,7 +35,10 @@ impl PassthroughFs {
         check_offset(request.offset)?;
         let asked = usize::try_from(request.size_bytes).unwrap_or(usize::MAX);
         let len = asked.min(sink.capacity());
-        sink.read_from(file, request.offset, len, 0)
+        match request.waiting {
+            Waiting::Allowed => sink.read_from(file, request.offset, len, 0),
+            Waiting::Avoided | Waiting::Refused => self.read_promptly(request, &handle, sink),
+        }
     }
 
     /// Writes. With `O_APPEND` it goes to the end that the file has by then, wherever the guest

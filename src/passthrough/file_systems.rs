@@ -1,7 +1,7 @@
 //! What: what is known of the file systems of the host that a share reaches into.
 //!
 //! In: the place of a node, and a descriptor there. Out: which promises of caching its file
-//! system lets us make. Invariants: what is not on a list is believed to be able to do anything;
+//! system lets us make, and how to find out whether it has contents in memory. Invariants: what is not on a list is believed to be able to do anything;
 //! a place is asked once in a session, and never while a lock is held. Does not: cache anything
 //! of a single file.
 
@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::{PoisonError, RwLock};
 
+use super::prompt::Probe;
 use super::store::inode::FileSystemPlace;
 use crate::sys::fs_type::{self, FsType};
 
@@ -19,27 +20,56 @@ const PLACES_MAX: usize = 1024;
 /// The file systems that nodes of the present session were opened on.
 #[derive(Debug, Default)]
 pub(super) struct FileSystems {
-    known: RwLock<HashMap<FileSystemPlace, FsType>>,
+    known: RwLock<HashMap<FileSystemPlace, Known>>,
+}
+
+/// What is known of one place.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    kind: FsType,
+    probe: Option<Probe>,
 }
 
 impl FileSystems {
     /// The kind of file system at `place`, where `file` is. One that cannot be asked is as good
     /// as unknown.
     pub(super) fn kind(&self, place: FileSystemPlace, file: BorrowedFd<'_>) -> FsType {
+        self.known(place, file).kind
+    }
+
+    /// How to find out there what a read would wait for, as far as that is known.
+    pub(super) fn probe(&self, place: FileSystemPlace, file: BorrowedFd<'_>) -> Option<Probe> {
+        self.known(place, file).probe
+    }
+
+    /// How to find out at `place` what a read would wait for, as it has turned out.
+    pub(super) fn learn_probe(&self, place: FileSystemPlace, probe: Probe) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.get_mut(&place) {
+            known.probe = Some(probe);
+        }
+    }
+
+    fn known(&self, place: FileSystemPlace, file: BorrowedFd<'_>) -> Known {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kind) = known.get(&place) {
-            return *kind;
+        if let Some(known) = known.get(&place) {
+            return *known;
         }
         drop(known);
         let Ok(kind) = fs_type::fs_type(file) else {
-            return FsType::Other;
+            let (kind, probe) = (FsType::Other, None);
+            return Known { kind, probe };
+        };
+        let new = Known {
+            kind,
+            probe: Probe::of_kind(kind),
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= PLACES_MAX {
             known.clear();
         }
-        known.insert(place, kind);
-        kind
+        known.insert(place, new);
+        new
     }
 
     /// Forgets all: the numbers of a mount that is gone may come to mean another.

@@ -35,6 +35,7 @@ mod lookup;
 mod namespace;
 mod open;
 mod privilege;
+mod prompt;
 mod secctx;
 pub mod settings;
 pub mod setup;

@@ -191,7 +191,9 @@ const fn is_needed(needed: For, uses: Uses) -> bool {
 
 fn add(filter: &mut ScmpFilterContext, rule: &Rule) -> Result<(), SeccompError> {
     let resolved = ScmpSyscall::from_name(rule.name);
-    let call = resolved.map_err(|error| SeccompError::Resolve(rule.name, error))?;
+    let call = resolved
+        .or_else(|error| number_of_new(rule.name).ok_or(error))
+        .map_err(|error| SeccompError::Resolve(rule.name, error))?;
     let failed = |error| SeccompError::Rule(rule.name, error);
     match rule.answer {
         Answer::Allow => drop(filter.add_rule(ScmpAction::Allow, call).map_err(failed)?),
@@ -210,6 +212,14 @@ fn add(filter: &mut ScmpFilterContext, rule: &Rule) -> Result<(), SeccompError> 
         }
     }
     Ok(())
+}
+
+/// Calls that libseccomp 2.5.4 does not know by name. New ones have one number everywhere.
+fn number_of_new(name: &str) -> Option<ScmpSyscall> {
+    match name {
+        "cachestat" => Some(ScmpSyscall::from(451)),
+        _ => None,
+    }
 }
 
 fn allow_if(

@@ -134,6 +134,10 @@ const FILES: &[Rule] = &[
     allow("preadv2", "READ, into guest memory"),
     allow("pwritev2", "WRITE, out of guest memory"),
     allow("statx", "attributes and identity of every file"),
+    allow(
+        "cachestat",
+        "whether a READ has to wait, where preadv2 cannot tell",
+    ),
     allow_for(For::Musl, "preadv", "preadv2 of musl without flags"),
     allow_for(For::Musl, "pwritev", "pwritev2 of musl without flags"),
     allow("lseek", "LSEEK, directory positions, size of memory files"),

@@ -9,7 +9,7 @@
 use crate::fs::filesystem::{
     CopyRangeRequest, CreateIntent, CreateRequest, FallocateRequest, FlushRequest, NewObject,
     OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest, SyncScope,
-    TmpfileRequest, WriteRequest,
+    TmpfileRequest, Waiting, WriteRequest,
 };
 use crate::fs::types::{
     Caller, FileName, HandleId, LockOwner, Negotiated, NodeId, SecurityContexts,
@@ -333,6 +333,7 @@ impl<'a> Decoder<'a> {
     fn read(&mut self) -> Result<Operation<'a>> {
         let read: ReadIn = self.args.take()?;
         Ok(Operation::Read(ReadRequest {
+            waiting: Waiting::Allowed,
             node: self.node(),
             handle: HandleId::new(read.fh),
             offset: file_offset(read.offset)?,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::fs::filesystem::{
     CopyRangeRequest, CreateIntent, CreateRequest, FileSystem, LockRequest, ReadDirRequest,
-    ReadRequest, WriteRequest,
+    ReadRequest, Waiting, WriteRequest,
 };
 use crate::fs::late::Waited;
 use crate::fs::types::{Entry, Lookup, NodeId, Opened};
@@ -18,6 +18,7 @@ use crate::server::body::SYMLINK_TARGET_LEN_MAX;
 use crate::server::encode::Reply;
 use crate::server::late::Aside;
 use crate::server::operation::Operation;
+use crate::server::pace::Turn;
 use crate::server::payload::{ReadRoom, WritePayload};
 use crate::server::readdir::{DirPacker, DirPlusPacker};
 use crate::server::scratch::Buffer;
@@ -43,6 +44,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) buffer: &'a mut Buffer,
     /// Where the error of an answer counts that comes later.
     pub(super) metrics: &'a Arc<Metrics>,
+    /// How long the thread may be kept.
+    pub(super) turn: &'a mut Turn,
 }
 
 impl Surroundings<'_> {
@@ -232,7 +235,8 @@ fn readlink<'fs, F: FileSystem>(
     buffered(len, room_len)
 }
 
-/// A READ without any room is refused: no bytes would mean the end of the file.
+/// A READ without any room is refused: no bytes would mean the end of the file. The second turn of
+/// the loop is the last, with waiting allowed.
 fn read<'fs, F: FileSystem>(
     fs: &F,
     request: ReadRequest,
@@ -244,14 +248,24 @@ fn read<'fs, F: FileSystem>(
         return Err(Errno::EINVAL);
     }
     let len_max = usize::try_from(size_bytes).map_err(|_| Errno::EINVAL)?;
-    let mut room = ReadRoom::new(around.sink, len_max);
-    let request = ReadRequest {
-        size_bytes,
-        ..request
-    };
-    let read_len = fs.read(&request, &mut room)?;
-    // Never more than what was really put there.
-    Ok(Reply::InPlace(read_len.min(room.filled_len())))
+    loop {
+        let mut room = ReadRoom::new(around.sink, len_max);
+        let waiting = around.turn.waiting();
+        let request = ReadRequest {
+            size_bytes,
+            waiting,
+            ..request
+        };
+        match fs.read(&request, &mut room) {
+            Err(Errno::EAGAIN) if waiting != Waiting::Allowed => {
+                if !around.turn.may_wait_after_all() {
+                    return Ok(Reply::NotNow);
+                }
+            }
+            // Never more than what was really put there.
+            read => return read.map(|len| Reply::InPlace(len.min(room.filled_len()))),
+        }
+    }
 }
 
 fn write<'fs, F: FileSystem>(

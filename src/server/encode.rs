@@ -28,6 +28,8 @@ pub(super) enum Reply<'fs> {
     Silent,
     /// The request was set aside, and this thread has nothing more to do with it.
     Later,
+    /// The request would have to wait, on a thread that must not.
+    NotNow,
     /// Success without a payload.
     Empty,
     Entry(Entry<'fs>),
@@ -67,6 +69,7 @@ impl Reply<'_> {
             Reply::Copied(len) => usize::try_from(*len).unwrap_or(usize::MAX),
             Reply::Silent
             | Reply::Later
+            | Reply::NotNow
             | Reply::Empty
             | Reply::Entry(_)
             | Reply::NegativeEntry(_)
@@ -95,6 +98,7 @@ pub(super) fn write_reply(
     match reply {
         Reply::Silent => Ok(Outcome::NoReply),
         Reply::Later => Ok(Outcome::Parked),
+        Reply::NotNow => Ok(Outcome::Deferred),
         Reply::Empty => write_parts(sink, unique, &[]),
         Reply::Attr(attr) => write_parts(sink, unique, attr_out(&attr).as_wire()),
         Reply::Statx(attr) => write_parts(sink, unique, statx_out(&attr).as_wire()),

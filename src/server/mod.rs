@@ -9,8 +9,8 @@
 //!
 //! Invariants: header and arguments are copied once into memory of the thread, and only the copy
 //! is believed; the contents of a WRITE are never copied. Any bytes lead to a reply, to silence
-//! where the protocol asks for it, to a reply that comes later, or to [`Outcome::Dropped`]; never
-//! to a panic. An operation that
+//! where the protocol asks for it, to a reply that comes later, to [`Outcome::Deferred`] where that
+//! is welcome (see `pace`), or to [`Outcome::Dropped`]; never to a panic. An operation that
 //! fails, or whose reply cannot be written, grants the guest nothing. Does not: know rings, or
 //! what a file is.
 
@@ -26,6 +26,7 @@ pub mod gate;
 pub mod gate_read_only;
 mod late;
 pub mod operation;
+mod pace;
 mod payload;
 mod readdir;
 mod scratch;
@@ -43,10 +44,11 @@ use crate::server::decode_ext::ExtensionForm;
 use crate::server::dispatch::{Surroundings, dispatch};
 use crate::server::encode::{Reply, write_error, write_reply};
 use crate::server::gate::{Gate, GateChain};
+use crate::server::pace::{Estimates, Turn};
 use crate::server::scratch::{Buffer, Scratch, with_scratch};
 use crate::server::session::{Alone, InitAnswer, Names, Refusal, Session, negotiate};
 use crate::sys::errno::{Errno, Result};
-use crate::wire::channel::{ChannelError, Outcome, ReplySink, RequestHandler, RequestSource};
+use crate::wire::channel::{ChannelError, Outcome, Pace, ReplySink, RequestHandler, RequestSource};
 use crate::wire::flags::SessionFlags;
 use crate::wire::header::{IN_HEADER_LEN, InHeader, OUT_HEADER_LEN};
 use crate::wire::opcode::Opcode;
@@ -62,14 +64,16 @@ pub struct Server<F> {
     gates: GateChain,
     session: Session,
     metrics: Arc<Metrics>,
+    estimates: Estimates,
 }
 
-/// The two ends of one request.
+/// The two ends of one request, and how it is served.
 struct Ends<'a> {
     source: &'a mut dyn RequestSource,
     sink: &'a mut dyn ReplySink,
     /// Bytes of contents that went from one to the other, or between either and a file.
     moved_len: usize,
+    turn: Turn,
 }
 
 impl<F: FileSystem> Server<F> {
@@ -80,6 +84,7 @@ impl<F: FileSystem> Server<F> {
             gates: GateChain::default(),
             session: Session::default(),
             metrics: Arc::new(Metrics::new()),
+            estimates: Estimates::new(),
         }
     }
 
@@ -145,6 +150,7 @@ impl<F: FileSystem> Server<F> {
             sink: ends.sink,
             buffer: &mut scratch.reply,
             metrics: &self.metrics,
+            turn: &mut ends.turn,
         };
         if operation.fixed_payload_len() > around.payload_room() {
             return Err(Errno::EINVAL);
@@ -272,7 +278,12 @@ impl<F: FileSystem> Server<F> {
 }
 
 impl<F: FileSystem> RequestHandler for Server<F> {
-    fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome {
+    fn handle(
+        &self,
+        source: &mut dyn RequestSource,
+        sink: &mut dyn ReplySink,
+        pace: Pace,
+    ) -> Outcome {
         with_scratch(|scratch| {
             let Some(header) = read_header(source) else {
                 return self.drop_request(scratch, "it has no whole header");
@@ -281,22 +292,33 @@ impl<F: FileSystem> RequestHandler for Server<F> {
             if opcode.has_reply() && sink.capacity() < OUT_HEADER_LEN {
                 return self.drop_request(scratch, "it has no room for a reply");
             }
+            let tick = &mut scratch.tick;
+            let Some(turn) = self.estimates.begin(opcode, header.len, pace, tick) else {
+                return Outcome::Deferred;
+            };
             let begun = scratch.meter(&self.metrics).begin(opcode.raw());
             let mut ends = Ends {
                 source,
                 sink,
                 moved_len: 0,
+                turn,
             };
             let result = self.serve(&header, opcode, scratch, &mut ends);
             let ending = match result {
+                Ok(Outcome::Deferred) => Ending::Postponed,
                 Ok(_) => Ending::Done {
                     bytes: ends.moved_len,
                 },
                 Err(_) => Ending::Failed,
             };
             scratch.meter(&self.metrics).end(begun, ending);
+            if result == Ok(Outcome::Deferred) {
+                return Outcome::Deferred;
+            }
             log_request(&header, opcode, &result);
-            result.unwrap_or_else(|errno| refuse(&header, opcode, errno, ends.sink))
+            let outcome = result.unwrap_or_else(|errno| refuse(&header, opcode, errno, ends.sink));
+            self.estimates.end(&ends.turn, outcome.reply_len());
+            outcome
         })
     }
 

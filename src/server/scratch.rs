@@ -38,6 +38,8 @@ pub(super) struct Scratch {
     /// A number of this thread, for spreading locks.
     pub(super) thread: usize,
     meter: Option<Meter>,
+    /// Counts requests, for measuring some of them.
+    pub(super) tick: u8,
     /// The copy of a request's arguments and extensions.
     pub(super) args: Buffer,
     /// A payload under construction.
@@ -51,6 +53,7 @@ impl Scratch {
         Box::new(Scratch {
             thread: NEXT_THREAD.fetch_add(1, Ordering::Relaxed),
             meter: None,
+            tick: 0,
             args: Buffer::default(),
             reply: Buffer::default(),
         })

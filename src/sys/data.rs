@@ -18,6 +18,9 @@ pub const RWF_APPEND: i32 = libc::RWF_APPEND;
 /// Flag of pwritev2(2): this write is durable when it returns, as with `O_DSYNC`.
 pub const RWF_DSYNC: i32 = libc::RWF_DSYNC;
 
+/// Flag of preadv2(2): `EAGAIN` rather than wait for what is not in memory.
+pub const RWF_NOWAIT: i32 = libc::RWF_NOWAIT;
+
 /// Flag of pwritev2(2): this write is durable when it returns, as with `O_SYNC`.
 pub const RWF_SYNC: i32 = libc::RWF_SYNC;
 

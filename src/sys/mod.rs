@@ -25,6 +25,7 @@ pub mod lock;
 pub mod meta;
 pub mod mount;
 pub mod open;
+pub mod page_cache;
 pub mod path_ops;
 pub mod poll;
 pub mod prctl;

@@ -5,7 +5,8 @@
 //!
 //! Invariants: a [`Completion`] pushes its element once: when finished, with the length that the
 //! handler gave; when dropped without that (a panic, a chain that must not be served), with an
-//! EIO reply if the request can be answered and length 0 if not. Requests that have no reply get
+//! EIO reply if the request can be answered and length 0 if not; never when the handler defers the
+//! request, which then gets a completion of its own once more. Requests that have no reply get
 //! none, not even an error. A request that was parked is none of its business any more, whatever
 //! the handler says or does afterwards.
 //!
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log_limit::guest_log;
 use crate::sys::errno::Errno;
-use crate::wire::channel::{Outcome, RequestHandler};
+use crate::wire::channel::{Outcome, Pace, RequestHandler};
 use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
 use crate::wire::pod::Plain;
 
@@ -145,6 +146,8 @@ pub(super) enum Returned {
     Silent,
     /// It was parked, and is not returned yet as far as this thread knows.
     Later,
+    /// It was not served: the caller has the chain again, and sees to it.
+    Deferred,
 }
 
 /// One accepted request on its way back.
@@ -183,8 +186,9 @@ impl<'a> Completion<'a> {
                 self.context.returns.count_dropped();
                 (0, Returned::WithReply)
             }
-            // It says so and did not do it: nobody else will answer.
-            Outcome::Parked => return Returned::WithReply,
+            // It says so and did not do it, or says so to who cannot defer: nobody else will
+            // answer.
+            Outcome::Parked | Outcome::Deferred => return Returned::WithReply,
         };
         self.open = false;
         self.context.returns.push(self.chain.head(), len);
@@ -195,6 +199,12 @@ impl<'a> Completion<'a> {
     fn hand_over(mut self) -> Returned {
         self.open = false;
         Returned::Later
+    }
+
+    /// Leaves the chain to the caller.
+    fn give_up(mut self) -> Returned {
+        self.open = false;
+        Returned::Deferred
     }
 
     /// Writes an EIO reply and gives its length; 0 when there can be none.
@@ -228,8 +238,12 @@ impl Drop for Completion<'_> {
     }
 }
 
-/// Serves one request, whatever the handler does.
-pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) -> Returned {
+/// Serves one request, whatever the handler does. [`Returned::Deferred`] only for a prompt one.
+pub(super) fn serve(
+    handler: &dyn RequestHandler,
+    completion: Completion<'_>,
+    pace: Pace,
+) -> Returned {
     if completion.chain.defect().is_some() {
         drop(completion);
         return Returned::WithReply;
@@ -245,7 +259,9 @@ pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) ->
     let mut sink = ReplyWriter::new(ram, chain, peek, &context.lot);
     // Unwind safe: reader and writer are not used afterwards, and a handler that leaves its own
     // state half-changed by a panic has to poison it itself, as it has to for its other threads.
-    let served = catch_unwind(AssertUnwindSafe(|| handler.handle(&mut source, &mut sink)));
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        handler.handle(&mut source, &mut sink, pace)
+    }));
     if served.is_err() {
         note_panic(context.counters(), peek);
     }
@@ -253,6 +269,7 @@ pub(super) fn serve(handler: &dyn RequestHandler, completion: Completion<'_>) ->
         return completion.hand_over();
     }
     match served {
+        Ok(Outcome::Deferred) if pace != Pace::Patient => completion.give_up(),
         Ok(outcome) => completion.finish(outcome),
         Err(_) => {
             drop(completion);

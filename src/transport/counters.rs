@@ -19,12 +19,19 @@ pub struct Counters {
     pub(super) handler_panics: AtomicU64,
     /// Messages of the front end that were refused.
     pub(super) refused_messages: AtomicU64,
+    /// Requests that waited on their queue's thread for want of another.
+    pub(super) refused_threads: AtomicU64,
 }
 
 impl Counters {
     /// Counts one event.
     pub(super) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that there was no thread for; true the first time.
+    pub(super) fn note_refused_thread(&self) -> bool {
+        self.refused_threads.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     /// Whether anything is worth a line at the end.
@@ -34,13 +41,14 @@ impl Counters {
             .all(|(_, counter)| counter.load(Ordering::Relaxed) == 0)
     }
 
-    fn list(&self) -> [(&'static str, &AtomicU64); 5] {
+    fn list(&self) -> [(&'static str, &AtomicU64); 6] {
         [
             ("dropped requests", &self.dropped_requests),
             ("lost signals", &self.lost_signals),
             ("broken queues", &self.broken_queues),
             ("panics", &self.handler_panics),
             ("refused messages", &self.refused_messages),
+            ("refused threads", &self.refused_threads),
         ]
     }
 }

@@ -83,7 +83,7 @@ impl Device {
                 handler,
                 memory: Arc::new(MemoryCell::default()),
                 counters,
-                executor: Executor::new(settings.thread_pool_size)?,
+                executor: Executor::new(settings.execution)?,
                 features: ring_features(0),
                 polling: settings.polling,
                 seats: Seats::for_this_machine(),
@@ -92,6 +92,12 @@ impl Device {
             protocol_features: 0,
             backend_channel: None,
         })
+    }
+
+    /// Takes another pool for what the handler defers.
+    #[cfg(test)]
+    pub(super) fn use_pool(&mut self, pool: Arc<super::pool::Pool>) {
+        self.surroundings.executor = Executor::Adaptive(pool);
     }
 
     /// Whether the front end expects answers to messages that have none of their own.

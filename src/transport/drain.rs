@@ -30,9 +30,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::wire::channel::Pace;
 use crate::wire::opcode::Opcode;
 
-use super::chain::{BrokenRing, Chain};
+use super::chain::{BrokenRing, Chain, Peek};
 use super::completion::{self, Completion, Returned};
 use super::executor::{Executor, PoolJob, QueueContext};
 use super::heads::Heads;
@@ -210,27 +211,37 @@ impl Drain {
         if !self.context.memory.is_current(self.generation) {
             (self.generation, self.ram) = self.context.memory.current();
         }
-        let Executor::Pool(pool) = &self.executor else {
-            return self.serve_inline();
-        };
-        let in_flight = &self.context.lot.in_flight;
-        in_flight.enter(usize::from(self.size));
-        let mut chain = self.context.take_chain();
-        let heads = self.context.returns.heads();
-        match take(&mut self.requests, heads, &mut chain, &self.ram) {
-            Ok(true) => {
-                PoolJob::new(Arc::clone(&self.context), Arc::clone(&self.ram), chain).spawn(pool);
-                Ok(())
+        match &self.executor {
+            Executor::Inline => self.serve_here(Pace::Patient),
+            Executor::Adaptive(_) => {
+                // The one that is served now is still among them.
+                let others_wait = self.requests.has_two_requests();
+                self.serve_here(Pace::Prompt { others_wait })
             }
-            none_or_broken => {
-                self.context.keep_chain(chain);
-                in_flight.leave();
-                none_or_broken.map(|_| ())
+            Executor::Pool(pool) => {
+                let in_flight = &self.context.lot.in_flight;
+                in_flight.enter(usize::from(self.size));
+                let mut chain = self.context.take_chain();
+                let heads = self.context.returns.heads();
+                match take(&mut self.requests, heads, &mut chain, &self.ram) {
+                    Ok(true) => {
+                        let peek = chain.peek(&self.ram);
+                        let context = Arc::clone(&self.context);
+                        PoolJob::new(context, Arc::clone(&self.ram), chain, peek).hand_to(pool);
+                        Ok(())
+                    }
+                    none_or_broken => {
+                        self.context.keep_chain(chain);
+                        in_flight.leave();
+                        none_or_broken.map(|_| ())
+                    }
+                }
             }
         }
     }
 
-    fn serve_inline(&mut self) -> Result<(), BrokenRing> {
+    /// Takes the next request, and serves it on this thread, unless the handler defers it.
+    fn serve_here(&mut self, pace: Pace) -> Result<(), BrokenRing> {
         let heads = self.context.returns.heads();
         if !take(&mut self.requests, heads, &mut self.chain, &self.ram)? {
             return Ok(());
@@ -238,13 +249,14 @@ impl Drain {
         let peek = self.chain.peek(&self.ram);
         self.flush_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
         let completion = Completion::new(&self.context, &self.ram, &self.chain, peek);
-        match completion::serve(self.context.handler.as_ref(), completion) {
+        match completion::serve(self.context.handler.as_ref(), completion, pace) {
             Returned::WithReply => {
                 self.unflushed = self.unflushed.saturating_add(1);
                 self.unflushed_replies = self.unflushed_replies.saturating_add(1);
             }
             Returned::Silent => self.unflushed = self.unflushed.saturating_add(1),
             Returned::Later => {}
+            Returned::Deferred => self.defer(peek),
         }
         // The second bound holds for a driver that makes entries available that we have not
         // returned yet.
@@ -266,6 +278,20 @@ impl Drain {
                     self.flush();
                 }
             }
+        }
+    }
+
+    /// Hands the request in `self.chain` to the pool.
+    fn defer(&mut self, peek: Option<Peek>) {
+        // What is finished does not wait with us for a place among those under way, or a thread.
+        self.flush();
+        self.context.lot.in_flight.enter(usize::from(self.size));
+        let chain = std::mem::replace(&mut self.chain, self.context.take_chain());
+        let context = Arc::clone(&self.context);
+        let job = PoolJob::new(context, Arc::clone(&self.ram), chain, peek);
+        match &self.executor {
+            Executor::Adaptive(pool) | Executor::Pool(pool) => job.hand_to(pool),
+            Executor::Inline => job.run(),
         }
     }
 

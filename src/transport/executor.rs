@@ -1,6 +1,14 @@
-//! What: where requests run: on the queue's own thread, or in a pool that the queues share.
+//! What: where requests run: on the queue's own thread, in a pool that the queues share, or on the
+//! one until the handler asks for the other.
 //!
 //! In: a chain that was taken from the ring. Out: the handler is called and the chain goes back.
+//!
+//! ```text
+//!   Inline     worker: handler(Patient)
+//!   Pool       worker: job -> pool: handler(Patient)
+//!   Adaptive   worker: handler(Prompt) -- Deferred --> job -> pool: handler(Patient)
+//! ```
+//!
 //! Invariants: a queue never has more requests under way than it has entries, however fast a
 //! hostile driver makes new ones available, and parked ones count; every request handed to the
 //! pool is counted until its used element is published or it is parked, so
@@ -12,10 +20,10 @@
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use futures::executor::ThreadPool;
+use crate::log_limit::guest_log;
+use crate::wire::channel::{Pace, RequestHandler};
 
-use crate::wire::channel::RequestHandler;
-
+use super::Execution;
 use super::chain::{Chain, Peek};
 use super::completion::{self, Completion, ReturnPath};
 use super::counters::Counters;
@@ -23,28 +31,35 @@ use super::error::TransportError;
 use super::memory::{GuestRam, MemoryCell};
 use super::notifier::Signal;
 use super::parking::Lot;
+use super::pool::{Pool, Refused};
 
-/// Where requests run.
+/// Where the requests of a queue run.
 #[derive(Clone, Debug)]
 pub(super) enum Executor {
     /// On the thread that popped them.
     Inline,
     /// In this pool.
-    Pool(ThreadPool),
+    Pool(Arc<Pool>),
+    /// On the thread that popped them; in this pool those that the handler defers.
+    Adaptive(Arc<Pool>),
 }
 
 impl Executor {
-    /// A pool of this many threads, or none for 0.
-    pub(super) fn new(thread_pool_size: usize) -> Result<Executor, TransportError> {
-        if thread_pool_size == 0 {
-            return Ok(Executor::Inline);
+    /// Where the requests of a device run.
+    ///
+    /// # Errors
+    /// [`TransportError::ThreadPool`] when the threads of a pool that shall always be there
+    /// cannot be had.
+    pub(super) fn new(execution: Execution) -> Result<Executor, TransportError> {
+        let pool = Arc::new(Pool::new(execution.pool_threads_max()));
+        match execution {
+            Execution::Inline => Ok(Executor::Inline),
+            Execution::Pool(_) => {
+                pool.fill().map_err(TransportError::ThreadPool)?;
+                Ok(Executor::Pool(pool))
+            }
+            Execution::Adaptive => Ok(Executor::Adaptive(pool)),
         }
-        let pool = ThreadPool::builder()
-            .pool_size(thread_pool_size)
-            .name_prefix("virtiofsd-pool-")
-            .create()
-            .map_err(TransportError::ThreadPool)?;
-        Ok(Executor::Pool(pool))
     }
 }
 
@@ -186,8 +201,12 @@ pub(super) struct PoolJob {
 
 impl PoolJob {
     /// A job for a chain that was entered in the context's count.
-    pub(super) fn new(context: Arc<QueueContext>, ram: Arc<GuestRam>, chain: Chain) -> Self {
-        let peek = chain.peek(&ram);
+    pub(super) fn new(
+        context: Arc<QueueContext>,
+        ram: Arc<GuestRam>,
+        chain: Chain,
+        peek: Option<Peek>,
+    ) -> Self {
         PoolJob {
             context,
             ram,
@@ -197,15 +216,27 @@ impl PoolJob {
         }
     }
 
-    /// Hands the job to a thread of the pool.
-    pub(super) fn spawn(self, pool: &ThreadPool) {
-        pool.spawn_ok(async move { self.run() });
+    /// Hands the job to a thread of the pool; without one it is done here.
+    pub(super) fn hand_to(self, pool: &Pool) {
+        if let Err(refused) = pool.run(self) {
+            let Refused { job, error } = *refused;
+            if job.context.counters().note_refused_thread() {
+                guest_log!(
+                    log::Level::Warn,
+                    "no thread for requests that wait for a disk ({error}): they make others \
+                     wait; raise the limit of threads (ulimit -u, TasksMax=) or set \
+                     --thread-pool-size 0"
+                );
+            }
+            job.run();
+        }
     }
 
-    fn run(mut self) {
+    /// Serves the request, whatever that takes.
+    pub(super) fn run(mut self) {
         self.served = true;
         let completion = Completion::new(&self.context, &self.ram, &self.chain, self.peek);
-        completion::serve(self.context.handler.as_ref(), completion);
+        completion::serve(self.context.handler.as_ref(), completion, Pace::Patient);
     }
 }
 

@@ -156,7 +156,7 @@ pub(super) fn write_to_file(
 }
 
 /// Reads up to `span.len` bytes of `file` into the list from the cursor on. The first short read
-/// ends it.
+/// ends it. An error after the first bytes ends it, too, except that `EAGAIN` is for all of them.
 pub(super) fn read_from_file(
     ram: &GuestRam,
     segments: &[Segment],
@@ -188,6 +188,8 @@ pub(super) fn read_from_file(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // With RWF_NOWAIT: the rest is there, but not in memory. That is no end of the file.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(error) if done == 0 => return Err(as_lost_memory(error)),
             Err(_) => break,
         }

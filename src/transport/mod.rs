@@ -10,12 +10,13 @@
 //! ```
 //!
 //! Threads: the caller's, which answers messages; one for each started queue, named
-//! `virtiofsd-qN`; and a pool that the request queues share, if there is one. Queue 0 has high
-//! priority and never uses the pool.
+//! `virtiofsd-qN`; and a pool that the request queues share, if there is one ([`Execution`]). Queue
+//! 0 has high priority and never uses the pool.
 //!
 //! Who owns a chain: the driver, until the worker pops it; then one `Completion`
-//! (inside a pool job, if there is a pool) until its used element is written, or until the handler
-//! parks it; then the late reply that the handler got for it. Nothing else can give it back, and
+//! (inside a pool job, if there is a pool and the request goes there) until its used element is
+//! written, until the handler parks it, or until it defers it, and then one of a pool job; of a
+//! parked one, the late reply that the handler got for it. Nothing else can give it back, and
 //! it cannot be forgotten: dropping it is an answer.
 //!
 //! Drained means: the worker has stopped popping, every chain it popped is back in the used
@@ -58,6 +59,7 @@ mod memory;
 mod notifier;
 mod parking;
 mod polling;
+mod pool;
 mod queue;
 mod reply_writer;
 mod request_reader;
@@ -72,6 +74,7 @@ mod test_guest;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroUsize;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,14 +87,42 @@ pub use counters::Counters;
 pub use error::TransportError;
 pub use polling::Polling;
 
+/// Most threads of the pool that [`Execution::Adaptive`] makes when it is needed. What runs there
+/// sleeps, mostly, so it is not the number of CPUs that counts, but how much a disk or a server
+/// likes to have under way: the queue of a SATA disk is 32 deep, and a guest's queue that is served
+/// by 32 at once has its latency hidden. More of them only wait for each other in the kernel.
+const ADAPTIVE_THREADS_MAX: usize = 32;
+
+/// Where requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// On each queue's own thread, and in a pool those that would make others wait.
+    Adaptive,
+    /// On each queue's own thread.
+    Inline,
+    /// In a pool of so many threads, all but those of the high-priority queue.
+    Pool(NonZeroUsize),
+}
+
+impl Execution {
+    /// Most threads besides those of the queues.
+    pub fn pool_threads_max(self) -> usize {
+        match self {
+            Execution::Adaptive => ADAPTIVE_THREADS_MAX,
+            Execution::Inline => 0,
+            Execution::Pool(threads) => threads.get(),
+        }
+    }
+}
+
 /// What a device is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceSettings {
     /// The name that the guest mounts by, 1 to 36 bytes. Without one the configuration space is
     /// not offered, and the front end answers for it.
     pub tag: Option<String>,
-    /// Threads that serve requests; 0: each queue's own thread does.
-    pub thread_pool_size: usize,
+    /// Where requests are served.
+    pub execution: Execution,
     /// How long the worker of a request queue looks at its ring before it sleeps.
     pub polling: Polling,
     /// Number of request queues to announce in the configuration space. As many as the front end

@@ -220,6 +220,16 @@ impl AvailRing {
         Ok(self.next != self.seen)
     }
 
+    /// Whether another request waits behind the next one. A ring that is wrong has none; that is
+    /// found out when it is its turn.
+    pub(super) fn has_two_requests(&mut self) -> bool {
+        if self.seen.wrapping_sub(self.next) < 2 {
+            // As it was, if it fails.
+            let _ = self.refresh();
+        }
+        self.seen.wrapping_sub(self.next) >= 2
+    }
+
     /// Takes the next request into `chain`; false when there is none. On an error the request
     /// stays where it was.
     pub(super) fn pop(&mut self, chain: &mut Chain, ram: &GuestRam) -> Result<bool, BrokenRing> {

@@ -206,7 +206,7 @@ impl ScriptedRing {
 mod tests {
     use super::*;
     use crate::transport::test_guest::{INDIRECT, descriptor, in_header};
-    use crate::wire::channel::{Outcome, ReplySink, RequestSource};
+    use crate::wire::channel::{Outcome, Pace, ReplySink, RequestSource};
 
     #[test]
     fn chain_of_any_bytes_is_parsed_or_refused() {
@@ -229,7 +229,12 @@ mod tests {
     struct Echo;
 
     impl RequestHandler for Echo {
-        fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome {
+        fn handle(
+            &self,
+            source: &mut dyn RequestSource,
+            sink: &mut dyn ReplySink,
+            _: Pace,
+        ) -> Outcome {
             let mut bytes = vec![0; source.remaining().min(sink.capacity())];
             source.read_exact(&mut bytes).expect("they are there");
             sink.write_at(0, &bytes).expect("it fits");

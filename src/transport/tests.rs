@@ -1,6 +1,7 @@
 //! The device as a whole, without a socket: messages by calls, requests by rings.
 
 mod bench;
+mod defer;
 mod interop;
 mod life;
 mod parking;

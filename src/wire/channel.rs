@@ -8,7 +8,8 @@
 //! Invariants: the bytes behind a source or a sink belong to the guest and may change at any
 //! time; whoever reads one copies it once and believes only the copy. Neither side ever hands
 //! out a Rust reference to them. A request is answered once: at once, by what the handler returns,
-//! or later, by a [`LateReply`] that it took from the sink.
+//! or later, by a [`LateReply`] that it took from the sink; or not yet, when it says
+//! [`Outcome::Deferred`] and is called once more.
 
 use std::fmt;
 use std::io;
@@ -127,13 +128,45 @@ pub enum Outcome {
     /// The request was set aside by [`ReplySink::park`]. Said without having done so, it is
     /// answered EIO.
     Parked,
+    /// Serving the request would keep a [`Pace::Prompt`] thread too long: nothing was done that
+    /// anybody can see, and the transport calls the handler once more for the same request, with
+    /// [`Pace::Patient`] and all of it to be read again. Said to a patient thread, it is answered
+    /// EIO.
+    Deferred,
+}
+
+impl Outcome {
+    /// Bytes of the reply, if there is one by now.
+    pub fn reply_len(self) -> u32 {
+        match self {
+            Outcome::Replied(len) => len,
+            Outcome::NoReply | Outcome::Dropped | Outcome::Parked | Outcome::Deferred => 0,
+        }
+    }
+}
+
+/// How long a handler may keep the thread that calls it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// The thread has a queue to serve: [`Outcome::Deferred`] rather than wait for a disk.
+    Prompt {
+        /// Requests of its queue are waiting for the thread already.
+        others_wait: bool,
+    },
+    /// For as long as it takes.
+    Patient,
 }
 
 /// Understands requests.
 pub trait RequestHandler: Send + Sync + 'static {
     /// Serves one request, whatever its bytes, and says how it ended. Called by several threads
     /// at once. Never panics on guest input; if it does all the same, the transport answers EIO.
-    fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome;
+    fn handle(
+        &self,
+        source: &mut dyn RequestSource,
+        sink: &mut dyn ReplySink,
+        pace: Pace,
+    ) -> Outcome;
 
     /// The device was reset or the front end has gone: forget the session and free what the
     /// guest held, [`LateReply`]s too. Called when no request is under way, and none that was set

@@ -6,7 +6,8 @@
 //! With a sandbox there are two processes: the one that was started, which watches, and its child,
 //! which serves. Signals and the exit status are about the former, numbers from /proc about the
 //! latter. `VIRTIOFSD_TEST_SANDBOX` (default: namespace, as users have it) and
-//! `VIRTIOFSD_TEST_POOL` (default: 0) choose how daemons run whose test does not care.
+//! `VIRTIOFSD_TEST_POOL` (default: none, so that the daemon decides for each request) choose how
+//! daemons run whose test does not care.
 
 use std::fs;
 use std::io::Read;
@@ -88,11 +89,13 @@ fn environment_args(args: &[String]) -> Vec<String> {
     let mut chosen = Vec::new();
     for (option, variable, default) in [
         ("--sandbox", "VIRTIOFSD_TEST_SANDBOX", "namespace"),
-        ("--thread-pool-size", "VIRTIOFSD_TEST_POOL", "0"),
+        ("--thread-pool-size", "VIRTIOFSD_TEST_POOL", ""),
     ] {
         if !args.iter().any(|arg| arg.starts_with(option)) {
             let value = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
-            chosen.extend([option.to_owned(), value]);
+            if !value.is_empty() {
+                chosen.extend([option.to_owned(), value]);
+            }
         }
     }
     chosen

@@ -2,7 +2,7 @@
 
 use virtiofsd::fs::filesystem::FileSystem;
 use virtiofsd::server::Server;
-use virtiofsd::wire::channel::{Outcome, RequestHandler};
+use virtiofsd::wire::channel::{Outcome, Pace, RequestHandler};
 use virtiofsd::wire::header::{InHeader, OutHeader};
 use virtiofsd::wire::opcode::Opcode;
 use virtiofsd::wire::pod::Plain;
@@ -95,7 +95,7 @@ pub(crate) fn send<F: FileSystem>(
     room: usize,
 ) -> (Outcome, SliceSink) {
     let mut sink = SliceSink::new(room);
-    let outcome = server.handle(&mut SliceSource::new(bytes), &mut sink);
+    let outcome = server.handle(&mut SliceSource::new(bytes), &mut sink, Pace::Patient);
     (outcome, sink)
 }
 

@@ -3,7 +3,7 @@
 
 use virtiofsd::server::Server;
 use virtiofsd::sys::errno::Errno;
-use virtiofsd::wire::channel::{Outcome, RequestHandler};
+use virtiofsd::wire::channel::{Outcome, Pace, RequestHandler};
 use virtiofsd::wire::flags::SessionFlags;
 use virtiofsd::wire::header::OutHeader;
 use virtiofsd::wire::opcode::Opcode;
@@ -77,7 +77,7 @@ fn lock_that_has_to_wait_is_answered_later_and_once() {
         let fixed = Args::new().u64s(&[55, 9, 1, 2]).u32s(&[1, 77, 0, 0]);
         let request = fixed.to(Opcode::Setlkw, 42).bytes();
         let mut sink = ParkingSink::new(ROOM);
-        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink);
+        let outcome = server.handle(&mut SliceSource::new(&request), &mut sink, Pace::Patient);
         assert_eq!(outcome, Outcome::Parked);
         assert_eq!(sink.now.writes, []);
         let parked = server.file_system().late.lock().expect("no panic").pop();

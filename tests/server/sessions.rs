@@ -11,7 +11,7 @@ use virtiofsd::server::Server;
 use virtiofsd::server::gate::Gate;
 use virtiofsd::server::operation::Operation;
 use virtiofsd::sys::errno::Result;
-use virtiofsd::wire::channel::{Outcome, RequestHandler};
+use virtiofsd::wire::channel::{Outcome, Pace, RequestHandler};
 use virtiofsd::wire::flags::SessionFlags;
 use virtiofsd::wire::opcode::Opcode;
 use virtiofsd::wire::pod::Plain;
@@ -417,7 +417,7 @@ fn init_whose_reply_cannot_be_written_leaves_no_session() {
     let mut sink = SliceSink::new(80);
     sink.reachable = 16;
     let bytes = init(7, 45).bytes();
-    let outcome = server.handle(&mut SliceSource::new(&bytes), &mut sink);
+    let outcome = server.handle(&mut SliceSource::new(&bytes), &mut sink, Pace::Patient);
     assert_eq!(
         (outcome, out_header(&sink).error),
         (Outcome::Replied(16), -libc::EIO)

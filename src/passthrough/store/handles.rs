@@ -13,6 +13,7 @@ use super::table::{Numbered, Table};
 use crate::fs::filesystem::OpenNode;
 use crate::fs::types::{HandleId, NodeId};
 use crate::passthrough::dir::OpenDirectory;
+use crate::passthrough::prompt::ProbeCell;
 use crate::sys::errno::{Errno, Result};
 
 /// What a handle stands for.
@@ -31,6 +32,8 @@ pub(in crate::passthrough) struct Handle {
     node: NodeId,
     open: Open,
     waiting: Option<WaitingStamp>,
+    /// How to find out what a read would wait for.
+    pub(in crate::passthrough) probe: ProbeCell,
 }
 
 impl Handle {
@@ -41,6 +44,7 @@ impl Handle {
             node,
             open,
             waiting: None,
+            probe: ProbeCell::default(),
         }
     }
 
@@ -128,6 +132,7 @@ impl HandleStore {
             node,
             open,
             waiting,
+            probe: ProbeCell::default(),
         });
         let handle = handle.ok_or(Errno::ENFILE)?;
         Ok(HandleId::new(handle.number))

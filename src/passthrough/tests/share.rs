@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::fs::data::{DataSink, DataSource};
 use crate::fs::filesystem::{
     CreateIntent, CreateRequest, FileSystem, FlushRequest, NewObject, OpenNode, ReadRequest,
-    ReleaseRequest, WriteRequest,
+    ReleaseRequest, Waiting, WriteRequest,
 };
 use crate::fs::types::{
     Caller, DirEntry, DirPlusSink, DirSink, Entry, FileName, HandleId, LockOwner, Lookup,
@@ -198,6 +198,7 @@ impl Guest {
     pub(super) fn read(&self, open: OpenNode, offset: u64, size_bytes: u32) -> Result<Vec<u8>> {
         let mut sink = Sink(Vec::new(), 1 << 20);
         let request = ReadRequest {
+            waiting: Waiting::Allowed,
             node: open.node,
             handle: open.handle,
             offset,

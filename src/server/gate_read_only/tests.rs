@@ -4,7 +4,7 @@ use super::*;
 use crate::fs::filesystem::{
     AttrChanges, CopyRangeRequest, FallocateRequest, FlushRequest, IoctlRequest, LockRequest,
     NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest, RenameRequest,
-    SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
+    SetXattrRequest, SyncScope, TmpfileRequest, Waiting, WriteRequest,
 };
 use crate::fs::late::RequestId;
 use crate::fs::types::{
@@ -220,6 +220,7 @@ fn asking() -> Vec<Operation<'static>> {
         },
         Operation::Readlink { node: NODE },
         Operation::Read(ReadRequest {
+            waiting: Waiting::Allowed,
             node: NODE,
             handle: HANDLE,
             offset: 0,

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::wire::channel::{Outcome, ReplySink, RequestHandler, RequestSource};
+use crate::wire::channel::{Outcome, Pace, ReplySink, RequestHandler, RequestSource};
 
 use super::super::test_guest::{memory_file, spec};
-use super::super::{DeviceSettings, Ended, Polling, serve};
+use super::super::{DeviceSettings, Ended, Execution, Polling, serve};
 use super::*;
 
 const PROTOCOL_FEATURES: u64 = 1 << 30;
@@ -22,7 +22,7 @@ struct Idle {
 }
 
 impl RequestHandler for Idle {
-    fn handle(&self, _: &mut dyn RequestSource, _: &mut dyn ReplySink) -> Outcome {
+    fn handle(&self, _: &mut dyn RequestSource, _: &mut dyn ReplySink, _: Pace) -> Outcome {
         Outcome::Dropped
     }
 
@@ -46,7 +46,7 @@ impl Front {
             .expect("setsockopt");
         let settings = DeviceSettings {
             tag: tag.map(str::to_owned),
-            thread_pool_size: 0,
+            execution: Execution::Inline,
             polling: Polling::Adaptive,
             num_request_queues_in_config: 3,
         };

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -18,8 +19,8 @@ use crate::transport::device::Device;
 use crate::transport::memory::RegionSpec;
 use crate::transport::ring::RingFeatures;
 use crate::transport::test_guest::{Driver, TestMemory};
-use crate::transport::{DeviceSettings, Polling};
-use crate::wire::channel::{LateReply, Outcome, ReplySink, RequestHandler, RequestSource};
+use crate::transport::{DeviceSettings, Execution, Polling};
+use crate::wire::channel::{LateReply, Outcome, Pace, ReplySink, RequestHandler, RequestSource};
 
 pub(super) const FORGET: u32 = 2;
 pub(super) const ECHO: u32 = 1000;
@@ -35,6 +36,16 @@ pub(super) const PARK_AND_REPLY: u32 = 1005;
 pub(super) const PARK_AND_PANIC: u32 = 1006;
 /// Says that it has parked, and has not.
 pub(super) const PARK_NOT: u32 = 1007;
+/// Defers, if it may; else as [`ECHO`].
+pub(super) const DEFER: u32 = 1008;
+/// The same; else as [`BLOCK`].
+pub(super) const DEFER_AND_BLOCK: u32 = 1009;
+/// Defers, and defers again.
+pub(super) const DEFER_TWICE: u32 = 1010;
+/// Defers, if it may; else as [`PANIC`].
+pub(super) const DEFER_AND_PANIC: u32 = 1011;
+/// Defers, if it may; else as [`PARK`].
+pub(super) const DEFER_AND_PARK: u32 = 1012;
 
 const SIZE: u16 = 128;
 /// What a queue takes of the guest's memory.
@@ -49,6 +60,7 @@ pub(super) struct TestHandler {
     gate: Mutex<bool>,
     opened: Condvar,
     late: Mutex<Vec<(u64, Box<dyn LateReply>)>>,
+    pub(super) deferred: AtomicU32,
 }
 
 impl TestHandler {
@@ -91,13 +103,30 @@ impl TestHandler {
 }
 
 impl RequestHandler for TestHandler {
-    fn handle(&self, source: &mut dyn RequestSource, sink: &mut dyn ReplySink) -> Outcome {
+    fn handle(
+        &self,
+        source: &mut dyn RequestSource,
+        sink: &mut dyn ReplySink,
+        pace: Pace,
+    ) -> Outcome {
         self.under_way.fetch_add(1, Ordering::SeqCst);
         let mut header = [0; 40];
         let outcome = match source.read_exact(&mut header) {
             Err(_) => Outcome::Dropped,
             Ok(()) => {
                 let opcode = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+                let opcode = match (opcode, pace) {
+                    (DEFER_TWICE, _) | (DEFER..=DEFER_AND_PARK, Pace::Prompt { .. }) => {
+                        self.deferred.fetch_add(1, Ordering::SeqCst);
+                        self.under_way.fetch_sub(1, Ordering::SeqCst);
+                        return Outcome::Deferred;
+                    }
+                    (DEFER, Pace::Patient) => ECHO,
+                    (DEFER_AND_BLOCK, Pace::Patient) => BLOCK,
+                    (DEFER_AND_PANIC, Pace::Patient) => PANIC,
+                    (DEFER_AND_PARK, Pace::Patient) => PARK,
+                    (other, _) => other,
+                };
                 match opcode {
                     PANIC => panic!("as the test asked"),
                     FORGET => Outcome::NoReply,
@@ -165,18 +194,27 @@ pub(super) struct Bench {
 impl Bench {
     /// This many queues, of which none is started.
     pub(super) fn new(features: RingFeatures, threads: usize, queues: u64) -> Bench {
-        let memory = TestMemory::new(&[(0, QUEUE_BYTES * queues)]);
-        let drivers = (0..queues)
-            .map(|index| Driver::new(&memory, index * QUEUE_BYTES, SIZE, features, 0))
-            .collect();
+        let (memory, drivers) = queues_of(features, queues);
         Bench::around(memory, drivers, threads)
+    }
+
+    /// The same, with threads for what the handler defers.
+    pub(super) fn adaptive(features: RingFeatures, queues: u64) -> Bench {
+        let (memory, drivers) = queues_of(features, queues);
+        Bench::with(memory, drivers, Execution::Adaptive)
     }
 
     /// A device for these drivers, which agree on features.
     pub(super) fn around(memory: TestMemory, drivers: Vec<Driver>, threads: usize) -> Bench {
+        let pool = NonZeroUsize::new(threads).map(Execution::Pool);
+        Bench::with(memory, drivers, pool.unwrap_or(Execution::Inline))
+    }
+
+    /// The same, in any mode.
+    pub(super) fn with(memory: TestMemory, drivers: Vec<Driver>, execution: Execution) -> Bench {
         let settings = DeviceSettings {
             tag: None,
-            thread_pool_size: threads,
+            execution,
             polling: Polling::Adaptive,
             num_request_queues_in_config: 1,
         };
@@ -336,6 +374,10 @@ impl Bench {
         self.counters.handler_panics.load(Ordering::SeqCst)
     }
 
+    pub(super) fn refused_threads(&self) -> u64 {
+        self.counters.refused_threads.load(Ordering::Relaxed)
+    }
+
     pub(super) fn lost_signals(&self) -> u64 {
         self.counters.lost_signals.load(Ordering::Relaxed)
     }
@@ -379,6 +421,14 @@ impl Drop for Bench {
         // A test that has failed must not leave the device waiting for its handler.
         self.handler.open_gate();
     }
+}
+
+fn queues_of(features: RingFeatures, queues: u64) -> (TestMemory, Vec<Driver>) {
+    let memory = TestMemory::new(&[(0, QUEUE_BYTES * queues)]);
+    let drivers = (0..queues)
+        .map(|index| Driver::new(&memory, index * QUEUE_BYTES, SIZE, features, 0))
+        .collect();
+    (memory, drivers)
 }
 
 fn region(spec: &RegionSpec) -> VhostUserMemoryRegion {

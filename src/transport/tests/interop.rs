@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::bench::{ECHO, TestHandler};
 use crate::transport::test_guest::{Driver, MODES, TestMemory};
-use crate::transport::{DeviceSettings, Ended, Polling, serve};
+use crate::transport::{DeviceSettings, Ended, Execution, Polling, serve};
 
 fn set_up(front: &mut Frontend, memory: &TestMemory) {
     front.set_owner().expect("acknowledged");
@@ -67,7 +67,7 @@ fn vhost_front_end_starts_uses_and_stops_a_queue_twice() {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let settings = DeviceSettings {
         tag: Some("share".to_owned()),
-        thread_pool_size: 0,
+        execution: Execution::Inline,
         polling: Polling::Adaptive,
         num_request_queues_in_config: 1,
     };
