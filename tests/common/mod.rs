@@ -18,6 +18,7 @@
 //! rig      a guest that attacks one queue while another goes on (Rig)
 //! oracle   is the daemon as sound as before a hostile case?                    (Oracle)
 //! child    parts of a test in a process of its own                             (Child)
+//! slow_store a file system of FUSE that takes its time                          (SlowStore)
 //! mutate   requests damaged at random, and names that lead elsewhere
 //! templates a well-formed request of every operation, to be damaged
 //! ```
@@ -51,6 +52,7 @@ pub(crate) mod session;
 pub(crate) mod session_data;
 pub(crate) mod session_lock;
 pub(crate) mod share;
+pub(crate) mod slow_store;
 pub(crate) mod sys;
 pub(crate) mod templates;
 

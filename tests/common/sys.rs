@@ -235,3 +235,48 @@ impl Drop for MappedPage {
         unsafe { libc::munmap(self.ptr.cast(), PAGE) };
     }
 }
+
+/// Mounts the file system of FUSE that `device` serves, for every user.
+pub(crate) fn mount_fuse(device: &impl AsRawFd, at: &Path) -> io::Result<()> {
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options).expect("no NUL in it");
+    let at = CString::new(at.as_os_str().as_encoded_bytes()).expect("no NUL in it");
+    // SAFETY: all strings are NUL-terminated and live for the call.
+    let done = unsafe {
+        libc::mount(
+            c"slow-store".as_ptr(),
+            at.as_ptr(),
+            c"fuse".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV,
+            options.as_ptr().cast(),
+        )
+    };
+    cvt(done).map(drop)
+}
+
+/// Unmounts a file system of FUSE; whoever waits for it fails.
+pub(crate) fn unmount(at: &Path) {
+    let at = CString::new(at.as_os_str().as_encoded_bytes()).expect("no NUL in it");
+    for flags in [libc::MNT_FORCE, libc::MNT_DETACH] {
+        // SAFETY: the string is NUL-terminated and lives for the call.
+        unsafe { libc::umount2(at.as_ptr(), flags) };
+    }
+}
+
+/// Throws the clean pages of a part of a file out of the host's memory.
+pub(crate) fn drop_pages(file: &File, offset: i64, len: i64) {
+    // SAFETY: no memory arguments.
+    let done =
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(done, 0, "posix_fadvise");
+}
+
+/// Tells the kernel to read nothing ahead for this descriptor.
+pub(crate) fn read_nothing_ahead(file: &File) {
+    // SAFETY: no memory arguments.
+    let done = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+    assert_eq!(done, 0, "posix_fadvise");
+}
