@@ -36,6 +36,7 @@ mod namespace;
 mod open;
 mod privilege;
 mod prompt;
+mod reuse;
 mod secctx;
 pub mod settings;
 pub mod setup;
@@ -71,6 +72,7 @@ use locks::Locks;
 use privilege::GroupKnowledge;
 use settings::{CachePolicy, Negotiation, Settings};
 use store::handles::HandleStore;
+use store::idle_readers::IdleReaders;
 use store::inodes::InodeStore;
 use store::retired::Forgotten;
 use store::unopened_files::UnopenedFiles;
@@ -110,6 +112,7 @@ pub struct PassthroughFs {
     store: InodeStore,
     handles: HandleStore,
     locks: Locks,
+    idle_readers: IdleReaders,
     unopened_files: UnopenedFiles,
     dir_streams: DirStreams,
     file_systems: FileSystems,
@@ -137,6 +140,7 @@ impl PassthroughFs {
     fn begin(&self, flags: SessionFlags) {
         self.locks.clear();
         self.handles.clear();
+        self.idle_readers.clear();
         self.unopened_files.clear();
         self.dir_streams.clear();
         let is_exported = flags.contains(SessionFlags::EXPORT_SUPPORT);
@@ -232,6 +236,7 @@ impl FileSystem for PassthroughFs {
     fn forget(&self, node: NodeId, count: u64) {
         self.store.forget(node, count);
         self.unlock_forgotten(node);
+        self.drop_reader_if_forgotten(node);
         if self.opens_no_files() || self.opens_no_directories() {
             self.drop_unopened_if_forgotten(node);
         }

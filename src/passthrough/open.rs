@@ -23,7 +23,7 @@ use crate::fs::filesystem::{CreateIntent, CreateRequest, OpenNode, SyncScope, Tm
 use crate::fs::types::{Caller, Entry, HandleRef, NodeId, Opened};
 use crate::sys::data;
 use crate::sys::errno::{Errno, Result};
-use crate::sys::meta::{self, FileType};
+use crate::sys::meta::{self, FileStat, FileType};
 use crate::sys::open::{self, HostOpenFlags};
 use crate::sys::path_ops::PlaceAt;
 use crate::sys::thread::FsThread;
@@ -53,12 +53,15 @@ impl PassthroughFs {
         }
         let inode = self.store.get(node)?;
         let host = self.host_flags(flags)?;
+        if let Some((file, stat)) = self.closed_lately(node, host) {
+            return self.opened_file(&inode, file, flags, Some(stat));
+        }
         let ticket = self.ticket()?;
         let pinned = inode.reach()?;
         let reopen = |host| self.reopen(inode.file_type, pinned.as_fd(), host);
         let open = |host| open_as_asked(host, flags, reopen);
         let file = self.open_changing(&inode, host, set_ids, open)?;
-        self.opened_file(&inode, HeldFd::new(file, ticket), flags)
+        self.opened_file(&inode, HeldFd::new(file, ticket), flags, None)
     }
 
     /// Makes a file unless it is there, and opens it.
@@ -146,7 +149,7 @@ impl PassthroughFs {
             })
         };
         let file = self.open_changing(&inode, flags, set_ids, open)?;
-        let opened = self.opened_file(&inode, HeldFd::new(file, ticket), request.flags)?;
+        let opened = self.opened_file(&inode, HeldFd::new(file, ticket), request.flags, None)?;
         Ok((entry, opened))
     }
 
@@ -229,7 +232,7 @@ impl PassthroughFs {
             false => flags,
         };
         // As if it had been emptied: there are no pages of it to keep.
-        let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC)?;
+        let opened = self.opened_file(&inode, file, flags | OpenFlags::TRUNC, None)?;
         Ok((entry, opened))
     }
 
@@ -263,18 +266,24 @@ impl PassthroughFs {
         }
     }
 
+    /// A handle for a file that was opened; `stat` if it was looked at since.
     fn opened_file(
         &self,
         inode: &Arc<Inode>,
         file: HeldFd,
         flags: OpenFlags,
+        stat: Option<FileStat>,
     ) -> Result<Opened<'_>> {
         let fs_type = self.file_systems.kind(inode.identity.place, file.as_fd());
-        let stamp = if looks_at_contents(self.settings.cache, flags, fs_type) {
-            self.contents_stamp(file.as_fd())
-        } else {
-            None
+        let keeps_pages = looks_at_contents(self.settings.cache, flags, fs_type);
+        let host = self.host_flags(flags)?;
+        // Without it, which is no error, the guest reads the file once more.
+        let stat = match stat {
+            None if keeps_pages || host.is_empty() => meta::stat_fd(file.as_fd()).ok(),
+            known => known,
         };
+        let stamp = stat.filter(|_| keeps_pages);
+        let stamp = stamp.and_then(|stat| self.contents_stamp(&stat));
         let is_known = stamp.is_some_and(|stamp| inode.known_contents.are(stamp));
         let access = Access::of(flags);
         let opened = OpenedFile {
@@ -287,11 +296,12 @@ impl PassthroughFs {
         };
         let waiting = stamp.filter(|_| !is_known);
         let waiting = waiting.map(|stamp| WaitingStamp::new(Arc::clone(inode), stamp));
+        let reusable_in = stat.and_then(|stat| Self::state_for_reuse(host, fs_type, &stat));
         let handle = match self.opens_no_files() {
             true => self.keep_unopened(inode.id, file, access),
             false => self
                 .handles
-                .insert_waiting(inode.id, Open::File(file), waiting)?,
+                .insert_file(inode.id, Open::File(file), waiting, reusable_in)?,
         };
         Ok(Opened {
             handle: HandleRef::new(self, inode.id, handle),
@@ -299,12 +309,10 @@ impl PassthroughFs {
         })
     }
 
-    /// The state of a file's contents. Without one, which is no error, the guest reads the file
-    /// once more.
-    fn contents_stamp(&self, file: BorrowedFd<'_>) -> Option<ContentsStamp> {
-        let stat = meta::stat_fd(file).ok()?;
+    /// The state of a file's contents, if it can be told from a later one.
+    fn contents_stamp(&self, stat: &FileStat) -> Option<ContentsStamp> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        ContentsStamp::of(&stat, now.ok()?, self.settings.keep_cache_after)
+        ContentsStamp::of(stat, now.ok()?, self.settings.keep_cache_after)
     }
 
     fn host_flags(&self, flags: OpenFlags) -> Result<HostOpenFlags> {
@@ -347,9 +355,11 @@ impl PassthroughFs {
             // Some guests release what they got from CREATE.
             return Ok(());
         }
-        self.handles
-            .remove(open, |handle| handle.file().map(drop))
-            .map(drop)
+        let handle = self
+            .handles
+            .remove(open, |handle| handle.file().map(drop))?;
+        self.keep_or_close(handle);
+        Ok(())
     }
 
     /// Makes a file durable.

@@ -20,6 +20,7 @@ use super::locks::Locks;
 use super::settings::{HandlePolicy, Negotiation, Settings};
 use super::store::Root;
 use super::store::handles::HandleStore;
+use super::store::idle_readers::IdleReaders;
 use super::store::inodes::InodeStore;
 use super::store::unopened_files::UnopenedFiles;
 use crate::ids::error::{RoundTripLoss, RuleError};
@@ -231,12 +232,14 @@ impl PassthroughFs {
             }
         })?;
         let proc_fd = Arc::new(proc_fd);
+        let idle_readers = IdleReaders::new(settings.guest_fds_max);
         Ok(PassthroughFs {
             settings,
             translator,
             store,
             handles: HandleStore::new(),
             locks: Locks::new(Arc::clone(&proc_fd)),
+            idle_readers,
             unopened_files: UnopenedFiles::new(),
             dir_streams: DirStreams::default(),
             file_systems: FileSystems::default(),

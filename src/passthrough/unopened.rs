@@ -92,8 +92,9 @@ impl PassthroughFs {
 
     /// Whether there was anything to close.
     fn close_unopened(&self) -> bool {
+        let readers = self.idle_readers.clear();
         let (files, directories) = (self.unopened_files.clear(), self.dir_streams.clear());
-        files != 0 || directories != 0
+        readers != 0 || files != 0 || directories != 0
     }
 
     fn unopened(&self, node: NodeId, purpose: Purpose) -> Result<Arc<Handle>> {

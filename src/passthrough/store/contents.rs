@@ -44,7 +44,10 @@ impl ContentsStamp {
         if now.checked_sub(changed)? < left_alone {
             return None;
         }
-        let nanos = u64::try_from(changed.as_nanos()).ok()?;
+        Self::of_nanos(u64::try_from(changed.as_nanos()).ok()?)
+    }
+
+    pub(super) fn of_nanos(nanos: u64) -> Option<Self> {
         NonZeroU64::new(nanos).map(ContentsStamp)
     }
 }

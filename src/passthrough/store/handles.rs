@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::contents::WaitingStamp;
+use super::contents::{ContentsStamp, WaitingStamp};
 use super::fd_budget::HeldFd;
 use super::table::{Numbered, Table};
 use crate::fs::filesystem::OpenNode;
@@ -32,6 +32,8 @@ pub(in crate::passthrough) struct Handle {
     node: NodeId,
     open: Open,
     waiting: Option<WaitingStamp>,
+    /// The state in which the file may be used for another OPEN.
+    reusable_in: Option<ContentsStamp>,
     /// How to find out what a read would wait for.
     pub(in crate::passthrough) probe: ProbeCell,
 }
@@ -44,6 +46,7 @@ impl Handle {
             node,
             open,
             waiting: None,
+            reusable_in: None,
             probe: ProbeCell::default(),
         }
     }
@@ -56,6 +59,19 @@ impl Handle {
         match &self.open {
             Open::File(file) => Ok(file.as_fd()),
             Open::Directory(_) => Err(Errno::EISDIR),
+        }
+    }
+
+    /// Whose it is.
+    pub(in crate::passthrough) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The file, if it may be used for another OPEN, and the state it has to be in then.
+    pub(in crate::passthrough) fn into_reusable(self) -> Option<(HeldFd, ContentsStamp)> {
+        match (self.open, self.reusable_in) {
+            (Open::File(file), Some(state)) => Some((file, state)),
+            (Open::File(_), None) | (Open::Directory(_), _) => None,
         }
     }
 
@@ -114,24 +130,27 @@ impl HandleStore {
     /// # Errors
     /// `ENFILE` when there are as many handles as there are numbers for.
     pub(in crate::passthrough) fn insert(&self, node: NodeId, open: Open) -> Result<HandleId> {
-        self.insert_waiting(node, open, None)
+        self.insert_file(node, open, None, None)
     }
 
-    /// The same, with a stamp that waits for the guest to use the handle.
+    /// The same for a file, with a stamp that waits for the guest to use the handle, and the state
+    /// in which the file may be used for another OPEN.
     ///
     /// # Errors
     /// As [`Self::insert`].
-    pub(in crate::passthrough) fn insert_waiting(
+    pub(in crate::passthrough) fn insert_file(
         &self,
         node: NodeId,
         open: Open,
         waiting: Option<WaitingStamp>,
+        reusable_in: Option<ContentsStamp>,
     ) -> Result<HandleId> {
         let handle = self.by_number.insert_with(|number| Handle {
             number,
             node,
             open,
             waiting,
+            reusable_in,
             probe: ProbeCell::default(),
         });
         let handle = handle.ok_or(Errno::ENFILE)?;

@@ -25,6 +25,7 @@ pub(super) mod fd_budget;
 pub(super) mod guest_ino;
 pub(super) mod handles;
 mod identities;
+pub(super) mod idle_readers;
 pub(super) mod inode;
 pub(super) mod inodes;
 mod mounts;

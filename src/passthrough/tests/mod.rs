@@ -21,6 +21,7 @@ mod lookup;
 mod mounts;
 mod namespace;
 mod open;
+mod reuse;
 mod secctx;
 mod session;
 pub(super) mod share;
