@@ -141,7 +141,7 @@ impl Metrics {
     }
 
     /// The sums for operation `number`; 0 stands for all unknown ones.
-    pub fn operation(&self, number: u32) -> OperationCount {
+    pub fn opcode(&self, number: u32) -> OperationCount {
         let slots = self.lock().all.clone();
         let mut sum = OperationCount::default();
         for slot in &slots {
@@ -170,7 +170,7 @@ impl Metrics {
     /// that were timed, 99 in 100, and the slowest took at most, in microseconds (`-` if none was).
     pub fn report(&self, name: fn(u32) -> &'static str) -> Vec<String> {
         let numbers = (0_u32..).take(NUMBER_COUNT);
-        report::lines(numbers.map(|number| (name(number), self.operation(number))))
+        report::lines(numbers.map(|number| (name(number), self.opcode(number))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {

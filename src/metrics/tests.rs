@@ -38,7 +38,7 @@ fn counts_of_threads_at_once_add_up_exactly() {
             });
         }
     });
-    let sum = metrics.operation(READ);
+    let sum = metrics.opcode(READ);
     assert_eq!(sum.requests, 8 * REQUESTS);
     assert_eq!(sum.errors, 8 * REQUESTS / 10);
     assert_eq!(sum.bytes, 8 * 3 * (REQUESTS - REQUESTS / 10));
@@ -48,7 +48,7 @@ fn counts_of_threads_at_once_add_up_exactly() {
         8 * (TIMED_EVERY + TIMED_EVERY * timed_often)
     );
     assert_eq!(metrics.dropped(), 8);
-    assert_eq!(metrics.operation(READ + 1), OperationCount::default());
+    assert_eq!(metrics.opcode(READ + 1), OperationCount::default());
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn slot_of_a_thread_that_ended_is_used_again_and_keeps_its_counts() {
             });
         });
     }
-    let sum = metrics.operation(READ);
+    let sum = metrics.opcode(READ);
     assert_eq!((sum.requests, sum.bytes), (50, 50));
     assert_eq!(slot_count(&metrics), 1);
 }
@@ -77,7 +77,7 @@ fn two_meters_at_once_never_have_one_slot() {
     first.end(begun, Ending::Failed);
     assert!(!Arc::ptr_eq(&first.slot, &second.slot));
     assert_eq!(slot_count(&metrics), 2);
-    assert_eq!(metrics.operation(READ).errors, 2);
+    assert_eq!(metrics.opcode(READ).errors, 2);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn slot_is_given_back_when_its_thread_panics() {
     });
     assert!(panicked.join().is_err());
     count(&mut metrics.meter(), READ, Ending::Done { bytes: 0 });
-    assert_eq!(metrics.operation(READ).requests, 2);
+    assert_eq!(metrics.opcode(READ).requests, 2);
     assert_eq!(slot_count(&metrics), 1);
 }
 
@@ -106,7 +106,7 @@ fn first_requests_are_timed_and_then_one_stands_for_many() {
     let then = [TIMED_EVERY, 2 * TIMED_EVERY, 3 * TIMED_EVERY];
     assert_eq!(timed, first.chain(then).collect::<Vec<u64>>());
     // So the histogram stands for all of them.
-    assert_eq!(metrics.operation(READ).times.count(), 4 * TIMED_EVERY);
+    assert_eq!(metrics.opcode(READ).times.count(), 4 * TIMED_EVERY);
     // Each operation by itself.
     assert!(count(&mut meter, READ + 1, Ending::Failed).is_some());
 }
@@ -116,10 +116,10 @@ fn requests_under_way_count_and_have_no_time_yet() {
     let metrics = Arc::new(Metrics::new());
     let mut meter = metrics.meter();
     let begun = meter.begin(READ);
-    let sum = metrics.operation(READ);
+    let sum = metrics.opcode(READ);
     assert_eq!((sum.requests, sum.times.count()), (1, 0));
     assert!(meter.end(begun, Ending::Done { bytes: 0 }).is_some());
-    assert_eq!(metrics.operation(READ).times.count(), 1);
+    assert_eq!(metrics.opcode(READ).times.count(), 1);
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn request_that_is_postponed_counts_once_where_it_is_served() {
     let metrics = Arc::new(Metrics::new());
     let (mut first, mut second) = (metrics.meter(), metrics.meter());
     assert_eq!(count(&mut first, READ, Ending::Postponed), None);
-    assert_eq!(metrics.operation(READ), OperationCount::default());
+    assert_eq!(metrics.opcode(READ), OperationCount::default());
     assert!(count(&mut second, READ, Ending::Failed).is_some());
-    let sum = metrics.operation(READ);
+    let sum = metrics.opcode(READ);
     assert_eq!((sum.requests, sum.errors, sum.times.count()), (1, 1, 1));
 }
 
@@ -141,16 +141,16 @@ fn unknown_numbers_count_together() {
         count(&mut meter, number, Ending::Failed);
         metrics.count_late_error(number);
     }
-    assert_eq!(metrics.operation(0).requests, 3);
-    assert_eq!(metrics.operation(0).errors, 6);
+    assert_eq!(metrics.opcode(0).requests, 3);
+    assert_eq!(metrics.opcode(0).errors, 6);
 }
 
 #[test]
 fn late_errors_are_errors_of_their_operation() {
     let metrics = Metrics::new();
     metrics.count_late_error(33);
-    assert_eq!(metrics.operation(33).errors, 1);
-    assert_eq!(metrics.operation(0).errors, 0);
+    assert_eq!(metrics.opcode(33).errors, 1);
+    assert_eq!(metrics.opcode(0).errors, 0);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn lock_that_has_to_wait_is_answered_later_and_once() {
         };
         let later = sink.later.lock().expect("no panic");
         assert_eq!(*later, [header.as_wire()]);
-        let count = server.metrics().operation(Opcode::Setlkw.raw());
+        let count = server.metrics().opcode(Opcode::Setlkw.raw());
         assert_eq!(count.requests, 1);
         assert_eq!(count.errors, u64::from(result.is_err()), "late ones, too");
     }

@@ -542,7 +542,7 @@ fn gates_refuse_and_metrics_count() {
     assert_eq!(send(&server, &forget.bytes(), 0).0, Outcome::NoReply);
     assert_eq!(server.file_system().take_last_call(), "forget 42 1");
     let _ = send(&server, &[1, 2, 3], 0);
-    let count = metrics.operation(Opcode::Mkdir.raw());
+    let count = metrics.opcode(Opcode::Mkdir.raw());
     assert_eq!((count.requests, count.errors), (1, 1));
     assert_eq!(metrics.dropped(), 1);
 }
@@ -562,7 +562,7 @@ fn metrics_count_the_bytes_of_contents_that_reached_the_guest() {
     let getattr = Args::new().u64s(&[0, 0]).to(Opcode::Getattr, 42);
     assert_eq!(payload_of(&server, &getattr, ROOM).len(), 104);
 
-    let count = |opcode: Opcode| server.metrics().operation(opcode.raw());
+    let count = |opcode: Opcode| server.metrics().opcode(opcode.raw());
     let of_reads = count(Opcode::Read);
     assert_eq!(
         (of_reads.requests, of_reads.errors, of_reads.bytes),
