@@ -12,6 +12,8 @@ mod double;
 mod negotiated;
 #[path = "server/operations.rs"]
 mod operations;
+#[path = "server/paces.rs"]
+mod paces;
 #[path = "server/read_only.rs"]
 mod read_only;
 #[path = "server/sessions.rs"]

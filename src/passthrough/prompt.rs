@@ -77,15 +77,6 @@ impl ProbeCell {
     }
 }
 
-/// A read of one open file.
-struct Prompt<'a> {
-    handle: &'a Handle,
-    file: BorrowedFd<'a>,
-    offset: u64,
-    len: usize,
-    waiting: Waiting,
-}
-
 impl PassthroughFs {
     /// Reads what is in memory.
     ///
@@ -102,79 +93,164 @@ impl PassthroughFs {
             // It goes past all that is in memory.
             return Err(Errno::EAGAIN);
         }
+        let file = handle.file()?;
+        let offset = request.offset;
         let asked = usize::try_from(request.size_bytes).unwrap_or(usize::MAX);
-        let prompt = Prompt {
-            handle,
-            file: handle.file()?,
-            offset: request.offset,
-            len: asked.min(sink.capacity()),
-            waiting: request.waiting,
-        };
+        let len = asked.min(sink.capacity());
         loop {
-            match self.probe_of(request, &prompt) {
-                None | Some(Probe::NoWait) => match read_cached(&prompt, sink) {
-                    Err(Errno::EOPNOTSUPP) => self.learn(request, &prompt, Probe::PageCache),
+            let probe = self.probe_of(request, handle, file);
+            match probe {
+                None | Some(Probe::NoWait) => match read_cached(file, offset, len, sink) {
+                    Err(Errno::EOPNOTSUPP) => self.learn(request, handle, Probe::PageCache),
                     read => {
-                        if handle.probe.get().is_none() && read.is_ok() {
-                            self.learn(request, &prompt, Probe::NoWait);
+                        if probe.is_none() && read.is_ok() {
+                            self.learn(request, handle, Probe::NoWait);
                         }
                         return read;
                     }
                 },
-                Some(Probe::Memory) => return read_waiting(&prompt, sink),
-                Some(Probe::PageCache | Probe::Nothing) if prompt.waiting == Waiting::Avoided => {
-                    return read_waiting(&prompt, sink);
+                Some(Probe::Memory) => return sink.read_from(file, offset, len, 0),
+                Some(Probe::PageCache | Probe::Nothing) if request.waiting == Waiting::Avoided => {
+                    return sink.read_from(file, offset, len, 0);
                 }
-                Some(Probe::PageCache) => {
-                    match page_cache::holds(prompt.file, prompt.offset, prompt.len) {
-                        Ok(true) => return read_waiting(&prompt, sink),
-                        Ok(false) => return Err(Errno::EAGAIN),
-                        Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => {
-                            self.learn(request, &prompt, Probe::Nothing);
-                        }
-                        // Of this file we may not know.
-                        Err(_) => handle.probe.set(Probe::Nothing),
+                Some(Probe::PageCache) => match page_cache::holds(file, offset, len) {
+                    Ok(true) => return sink.read_from(file, offset, len, 0),
+                    Ok(false) => return Err(Errno::EAGAIN),
+                    Err(Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                        self.learn(request, handle, Probe::Nothing);
                     }
-                }
+                    // Of this file we may not know.
+                    Err(_) => handle.probe.set(Probe::Nothing),
+                },
                 Some(Probe::Nothing) => return Err(Errno::EAGAIN),
             }
         }
     }
 
-    fn probe_of(&self, request: &ReadRequest, prompt: &Prompt<'_>) -> Option<Probe> {
-        if let Some(known) = prompt.handle.probe.get() {
+    fn probe_of(
+        &self,
+        request: &ReadRequest,
+        handle: &Handle,
+        file: BorrowedFd<'_>,
+    ) -> Option<Probe> {
+        if let Some(known) = handle.probe.get() {
             return Some(known);
         }
         let place = self.store.get(request.node).ok()?.identity.place;
-        let probe = self.file_systems.probe(place, prompt.file)?;
-        prompt.handle.probe.set(probe);
+        let probe = self.file_systems.probe(place, file)?;
+        handle.probe.set(probe);
         Some(probe)
     }
 
-    fn learn(&self, request: &ReadRequest, prompt: &Prompt<'_>, probe: Probe) {
-        prompt.handle.probe.set(probe);
+    fn learn(&self, request: &ReadRequest, handle: &Handle, probe: Probe) {
+        handle.probe.set(probe);
         if let Ok(inode) = self.store.get(request.node) {
             self.file_systems.learn_probe(inode.identity.place, probe);
         }
     }
 }
 
-fn read_waiting(prompt: &Prompt<'_>, sink: &mut dyn DataSink) -> Result<usize> {
-    sink.read_from(prompt.file, prompt.offset, prompt.len, 0)
-}
-
 /// With `RWF_NOWAIT` a read is short at the end of the file, and where a page is not in memory,
 /// which is at the border of one. Borders are asked about once more.
-fn read_cached(prompt: &Prompt<'_>, sink: &mut dyn DataSink) -> Result<usize> {
+fn read_cached(
+    file: BorrowedFd<'_>,
+    mut offset: u64,
+    len: usize,
+    sink: &mut dyn DataSink,
+) -> Result<usize> {
     let mut done = 0;
-    let mut offset = prompt.offset;
     loop {
-        let left = prompt.len.saturating_sub(done);
-        let read = sink.read_from(prompt.file, offset, left, RWF_NOWAIT)?;
+        let left = len.saturating_sub(done);
+        let read = sink.read_from(file, offset, left, RWF_NOWAIT)?;
         done = done.saturating_add(read);
         offset = offset.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-        if read == 0 || done >= prompt.len || !offset.is_multiple_of(PAGE_LEN) {
+        if read == 0 || done >= len || !offset.is_multiple_of(PAGE_LEN) {
             return Ok(done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    /// What each read gives.
+    struct Script(Vec<Result<usize>>);
+
+    impl DataSink for Script {
+        fn capacity(&self) -> usize {
+            1 << 20
+        }
+
+        fn read_from(
+            &mut self,
+            _: BorrowedFd<'_>,
+            offset: u64,
+            len: usize,
+            rwf_flags: i32,
+        ) -> Result<usize> {
+            assert_eq!(rwf_flags, RWF_NOWAIT);
+            assert!(len > 0, "nothing is left to ask for at {offset}");
+            self.0.remove(0)
+        }
+    }
+
+    fn read(offset: u64, len: usize, script: &[Result<usize>]) -> (Result<usize>, usize) {
+        let null = File::open("/dev/null").unwrap();
+        let handle = null.as_fd();
+        let mut script = Script(script.to_vec());
+        let read = read_cached(handle, offset, len, &mut script);
+        (read, script.0.len())
+    }
+
+    #[test]
+    fn read_cached_asks_once_for_a_whole_one_and_at_an_end_inside_a_page() {
+        for (offset, len, got) in [
+            (0, 4096, 4096),
+            (0, 8192, 5000),
+            (100, 4096, 50),
+            (0, 4096, 0),
+        ] {
+            assert_eq!(
+                read(offset, len, &[Ok(got)]),
+                (Ok(got), 0),
+                "{offset} {len} {got}"
+            );
+        }
+    }
+
+    #[test]
+    fn read_cached_asks_again_at_a_border_and_believes_only_that_there_is_no_more() {
+        assert_eq!(read(0, 8192, &[Ok(4096), Ok(0)]), (Ok(4096), 0));
+        assert_eq!(read(96, 8192, &[Ok(4000), Ok(4192)]), (Ok(8192), 0));
+        let pieces = [Ok(4096), Ok(4096), Ok(100)];
+        assert_eq!(read(4096, 16384, &pieces), (Ok(8292), 0));
+    }
+
+    #[test]
+    fn read_cached_in_part_is_eagain_for_all() {
+        let rest_waits = [Ok(4096), Err(Errno::EAGAIN)];
+        assert_eq!(read(0, 8192, &rest_waits), (Err(Errno::EAGAIN), 0));
+        assert_eq!(
+            read(0, 8192, &[Err(Errno::EAGAIN)]),
+            (Err(Errno::EAGAIN), 0)
+        );
+    }
+
+    #[test]
+    fn probe_that_was_learned_is_kept() {
+        let cell = ProbeCell::default();
+        assert_eq!(cell.get(), None);
+        for probe in [
+            Probe::NoWait,
+            Probe::PageCache,
+            Probe::Memory,
+            Probe::Nothing,
+        ] {
+            cell.set(probe);
+            assert_eq!(cell.get(), Some(probe));
         }
     }
 }

@@ -72,6 +72,17 @@ fn page_len() -> u64 {
     })
 }
 
+/// Throws what is clean out of memory, and sees to it that nothing more is read into it than what
+/// is asked for.
+#[cfg(test)]
+pub(crate) fn drop_all(file: BorrowedFd<'_>) {
+    for advice in [libc::POSIX_FADV_DONTNEED, libc::POSIX_FADV_RANDOM] {
+        // SAFETY: takes no pointers; the descriptor is open while it is borrowed.
+        let done = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) };
+        assert_eq!(done, 0, "posix_fadvise");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

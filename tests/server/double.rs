@@ -15,7 +15,7 @@ use virtiofsd::fs::data::{DataSink, DataSource};
 use virtiofsd::fs::filesystem::{
     AttrChanges, CopyRangeRequest, CreateRequest, FallocateRequest, FileSystem, FlushRequest,
     IoctlRequest, LockRequest, NewObject, OpenNode, ReadDirRequest, ReadRequest, ReleaseRequest,
-    RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, WriteRequest,
+    RenameRequest, SetXattrRequest, SyncScope, TmpfileRequest, Waiting, WriteRequest,
 };
 use virtiofsd::fs::late::{LateAnswer, RequestId, Waited, WaitingRoom};
 use virtiofsd::fs::types::{
@@ -72,6 +72,8 @@ pub(crate) struct FakeFs {
     pub(crate) fail: Mutex<Option<Errno>>,
     /// The next call panics.
     pub(crate) panic_next: AtomicBool,
+    /// The contents of files are far away: who would not wait gets EAGAIN.
+    pub(crate) is_slow: AtomicBool,
     pub(crate) file: File,
     last_call: Mutex<String>,
     pub(crate) call_count: AtomicU64,
@@ -98,6 +100,7 @@ impl FakeFs {
             },
             fail: Mutex::new(None),
             panic_next: AtomicBool::new(false),
+            is_slow: AtomicBool::new(false),
             file,
             last_call: Mutex::default(),
             call_count: AtomicU64::new(0),
@@ -392,6 +395,11 @@ impl FileSystem for FakeFs {
         let (offset, size) = (request.offset, request.size_bytes);
         self.called(format!("read {node} {handle} at {offset} {size}"))?;
         assert!(sink.capacity() >= size as usize, "room for what is asked");
+        if self.is_slow.load(Ordering::Relaxed) && request.waiting != Waiting::Allowed {
+            // As when only a part is near: that it was written must not matter.
+            sink.read_from(self.file.as_fd(), offset, 1, 0)?;
+            return Err(Errno::EAGAIN);
+        }
         sink.read_from(self.file.as_fd(), offset, size as usize, 0)
     }
 

@@ -160,3 +160,35 @@ fn write_at_beyond_the_room_is_refused() {
     assert!(writer.write_at(usize::MAX, b"a").is_err());
     assert!(writer.write_at(BYTES, b"").is_ok());
 }
+
+#[test]
+fn read_from_file_whose_rest_is_not_in_memory_is_eagain_for_all_of_it() {
+    let path = std::env::temp_dir().join(format!("nowait-{}", std::process::id()));
+    std::fs::write(&path, pattern().repeat(8)).expect("room");
+    let file = File::open(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("it is there");
+    file.sync_all().expect("a disk");
+    let (memory, ram, chain) = pieces(WRITE);
+    let lot = Arc::default();
+    let mut sink = ReplyWriter::new(&ram, &chain, None, &lot);
+    let mut read = |rwf_flags| {
+        let span = FileSpan {
+            // The second call begins with the second page.
+            offset: 4096 - 1024 * 3,
+            len: BYTES,
+            rwf_flags,
+        };
+        sink.read_from_file(0, file.as_fd(), span)
+            .map_err(Errno::from)
+    };
+    if read(libc::RWF_NOWAIT) == Err(Errno::EOPNOTSUPP) {
+        println!("skipped: {} has no RWF_NOWAIT", path.display());
+        return;
+    }
+    assert_eq!(read(0), Ok(BYTES));
+    crate::sys::page_cache::drop_all(file.as_fd());
+    file.read_exact_at(&mut [0; 4096], 0).expect("a page");
+    assert_eq!(read(libc::RWF_NOWAIT), Err(Errno::EAGAIN));
+    assert_eq!(read(0), Ok(BYTES));
+    drop(memory);
+}
