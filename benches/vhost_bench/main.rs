@@ -120,14 +120,15 @@ fn print_queues(sides: &[Side], depth: usize) {
     println!("\nrequest queues {}, depth {depth}", queues.join(", "));
 }
 
-/// Runs a test directly and on the daemons, in turn, and returns the medians.
+/// Runs a test directly and on the daemons, in turn, and returns the median of the former and all
+/// samples of the latter.
 fn measure(
     test: &Test,
     sides: &mut [Side],
     depth: usize,
     native: &mut Native,
     options: &Options,
-) -> (f64, Vec<Sample>) {
+) -> (f64, Vec<Vec<Sample>>) {
     let mut samples = vec![Vec::new(); sides.len()];
     let mut floors = Vec::new();
     for _ in 0..options.rounds {
@@ -136,8 +137,7 @@ fn measure(
             samples.push(side.run(test, depth, options.period, options.pages));
         }
     }
-    let middle = samples.iter().map(|all| report::middle(all)).collect();
-    (report::median(floors), middle)
+    (report::median(floors), samples)
 }
 
 /// CPU time of one operation by direct system calls, in microseconds.

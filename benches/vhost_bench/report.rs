@@ -25,7 +25,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// The sample with the medians of each part.
-pub(crate) fn middle(samples: &[Sample]) -> Sample {
+fn middle(samples: &[Sample]) -> Sample {
     let part = |part: fn(&Sample) -> f64| median(samples.iter().map(part).collect());
     Sample {
         operations: part(|sample| sample.operations),
@@ -34,6 +34,11 @@ pub(crate) fn middle(samples: &[Sample]) -> Sample {
         p50_us: part(|sample| sample.p50_us),
         p99_us: part(|sample| sample.p99_us),
     }
+}
+
+fn median_ratio(samples: &[Sample], to: &[Sample], part: fn(&Sample) -> f64) -> f64 {
+    let pairs = samples.iter().zip(to);
+    median(pairs.map(|(one, other)| part(one) / part(other)).collect())
 }
 
 impl Ratios {
@@ -57,10 +62,11 @@ impl Ratios {
         }
     }
 
-    /// Prints the line of one test.
-    pub(crate) fn line(&mut self, name: &str, native: f64, samples: &[Sample]) {
+    /// Prints the line of one test, given the samples of each daemon. A ratio is the median of the
+    /// ratios of each round: what disturbs a round disturbs all daemons in it.
+    pub(crate) fn line(&mut self, name: &str, native: f64, samples: &[Vec<Sample>]) {
         print!("{name:<28} {native:>7.2}");
-        for sample in samples {
+        for sample in samples.iter().map(|samples| middle(samples)) {
             print!(
                 " |{:>7.2} {:>8.0} {:>6.1} {:>7.1}",
                 sample.cpu_us, sample.rate, sample.p50_us, sample.p99_us
@@ -69,14 +75,16 @@ impl Ratios {
         let Some((first, others)) = samples.split_first() else {
             return;
         };
-        print!(" | {:>8.2}", first.cpu_us / native);
+        print!(" | {:>8.2}", middle(first).cpu_us / native);
         for (other, ratios) in others.iter().zip(&mut self.cpu) {
-            ratios.push(other.cpu_us / first.cpu_us);
-            print!("{:>9.2}", other.cpu_us / first.cpu_us);
+            let ratio = median_ratio(other, first, |sample| sample.cpu_us);
+            ratios.push(ratio);
+            print!("{ratio:>9.2}");
         }
         for (other, ratios) in others.iter().zip(&mut self.rate) {
-            ratios.push(other.rate / first.rate);
-            print!("{:>9.2}", other.rate / first.rate);
+            let ratio = median_ratio(other, first, |sample| sample.rate);
+            ratios.push(ratio);
+            print!("{ratio:>9.2}");
         }
         println!();
     }
