@@ -218,6 +218,7 @@ fn add(filter: &mut ScmpFilterContext, rule: &Rule) -> Result<(), SeccompError> 
 fn number_of_new(name: &str) -> Option<ScmpSyscall> {
     match name {
         "cachestat" => Some(ScmpSyscall::from(451)),
+        "fchmodat2" => Some(ScmpSyscall::from(452)),
         _ => None,
     }
 }

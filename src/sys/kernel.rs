@@ -6,9 +6,56 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::sys::errno::Errno;
-use crate::sys::open;
+use crate::sys::errno::{Errno, Result};
+use crate::sys::{open, retry};
+
+/// A newer form of a call that makes a detour unnecessary, and whether it works here. A detour by
+/// /proc costs about 2 us.
+#[derive(Debug)]
+pub struct Shortcut {
+    is_closed: AtomicBool,
+}
+
+impl Shortcut {
+    /// One that has not been tried.
+    pub const fn new() -> Self {
+        let is_closed = AtomicBool::new(false);
+        Shortcut { is_closed }
+    }
+
+    /// Takes the short way, and the long one where the short one is not known: `ENOSYS` of an old
+    /// kernel, `EINVAL` for a new flag, `EPERM` of a container's filter. All but the first have
+    /// other reasons, too, so the short way is given up only when the long one has worked.
+    ///
+    /// # Errors
+    /// What the way that was taken last says.
+    pub fn or_else(
+        &self,
+        short: impl FnMut() -> Result<()>,
+        long: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        // Relaxed: nothing else is read by it.
+        if !self.is_closed.load(Ordering::Relaxed) {
+            match retry(short) {
+                Err(Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {}
+                done => return done,
+            }
+        }
+        let done = retry(long);
+        if done.is_ok() {
+            self.is_closed.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
+
+impl Default for Shortcut {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Whether openat2(2) can be used. Linux has it since 5.6; filters may answer `EPERM` for it.
 pub fn has_openat2() -> bool {
@@ -23,4 +70,36 @@ pub fn has_openat2() -> bool {
             Err(errno) => errno != Errno::ENOSYS && errno != Errno::EPERM,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shortcut_is_given_up_only_when_the_long_way_works() {
+        let shortcut = Shortcut::new();
+        let tries = std::cell::Cell::new(0);
+        let short = |answer: Result<()>| {
+            tries.set(tries.get() + 1);
+            answer
+        };
+        let refused = || Err(Errno::EPERM);
+        assert_eq!(shortcut.or_else(|| short(Ok(())), refused), Ok(()));
+        assert_eq!(
+            shortcut.or_else(|| short(Err(Errno::EROFS)), || Ok(())),
+            Err(Errno::EROFS)
+        );
+        let both = shortcut.or_else(|| short(Err(Errno::EPERM)), refused);
+        assert_eq!((both, tries.get()), (Err(Errno::EPERM), 3));
+        assert_eq!(
+            shortcut.or_else(|| short(Err(Errno::ENOSYS)), || Ok(())),
+            Ok(())
+        );
+        assert_eq!(
+            shortcut.or_else(|| short(Ok(())), refused),
+            Err(Errno::EPERM)
+        );
+        assert_eq!(tries.get(), 4, "not tried any more");
+    }
 }

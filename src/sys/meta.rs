@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::sys::errno::{Errno, Result};
+use crate::sys::kernel::Shortcut;
 use crate::sys::proc_fd::{FdName, ProcFd};
 use crate::sys::{check, check_long, retry};
 
@@ -18,6 +19,9 @@ const NANOS_END: u32 = 1_000_000_000;
 
 /// The mount by a number that is never given out again, since Linux 6.8.
 const STATX_MNT_ID_UNIQUE: c_uint = 0x4000;
+
+/// `__NR_fchmodat2`, Linux 6.6.
+const FCHMODAT2: libc::c_long = 452;
 
 /// What is asked of statx(2) every time: the bits that stat(2) has, the time of birth, and the
 /// mount, which with device and inode number tells files apart. Linux fills in one of the two
@@ -240,20 +244,29 @@ fn raw_statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int, wanted: c_uint) -> R
 /// # Errors
 /// As chmod(2); `EOPNOTSUPP` for a symbolic link.
 pub fn set_mode(proc_fd: &ProcFd, pinned: BorrowedFd<'_>, mode: u32) -> Result<()> {
-    let name = FdName::new(pinned);
-    retry(|| {
-        // SAFETY: the name is NUL-terminated, only read, and outlives the call.
-        let done = unsafe {
-            libc::fchmodat(
-                proc_fd.as_fd().as_raw_fd(),
-                name.as_c_str().as_ptr(),
-                mode & 0o7777,
-                0,
-            )
-        };
-        check(done)
-    })?;
-    Ok(())
+    static DIRECT: Shortcut = Shortcut::new();
+    let mode = mode & 0o7777;
+    DIRECT.or_else(
+        || {
+            // SAFETY: the path is an empty C string. Other architectures have the same number.
+            let done = unsafe {
+                libc::syscall(
+                    FCHMODAT2,
+                    pinned.as_raw_fd(),
+                    c"".as_ptr(),
+                    mode,
+                    libc::AT_EMPTY_PATH,
+                )
+            };
+            check_long(done).map(drop)
+        },
+        || {
+            let name = FdName::new(pinned);
+            let directory = proc_fd.as_fd().as_raw_fd();
+            // SAFETY: the name is NUL-terminated, only read, and outlives the call.
+            check(unsafe { libc::fchmodat(directory, name.as_c_str().as_ptr(), mode, 0) }).map(drop)
+        },
+    )
 }
 
 /// chown(2) of the file that `pinned` holds; `None` leaves an id as it is.
@@ -299,23 +312,19 @@ pub fn set_times(
     atime: TimeChange,
     mtime: TimeChange,
 ) -> Result<()> {
+    static DIRECT: Shortcut = Shortcut::new();
     let times = [timespec(atime)?, timespec(mtime)?];
-    // By name below /proc/self/fd, since AT_EMPTY_PATH came to this call only with Linux 5.8.
-    let name = FdName::new(pinned);
-    retry(|| {
-        // SAFETY: the name is NUL-terminated and `times` holds two timespecs; both are only
+    let set = |directory: BorrowedFd<'_>, path: &CStr, flags| {
+        // SAFETY: the path is NUL-terminated and `times` holds two timespecs; both are only
         // read and outlive the call.
-        let done = unsafe {
-            libc::utimensat(
-                proc_fd.as_fd().as_raw_fd(),
-                name.as_c_str().as_ptr(),
-                times.as_ptr(),
-                0,
-            )
-        };
-        check(done)
-    })?;
-    Ok(())
+        let done =
+            unsafe { libc::utimensat(directory.as_raw_fd(), path.as_ptr(), times.as_ptr(), flags) };
+        check(done).map(drop)
+    };
+    DIRECT.or_else(
+        || set(pinned, c"", libc::AT_EMPTY_PATH),
+        || set(proc_fd.as_fd(), FdName::new(pinned).as_c_str(), 0),
+    )
 }
 
 fn timespec(change: TimeChange) -> Result<libc::timespec> {
