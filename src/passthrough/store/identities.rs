@@ -174,7 +174,11 @@ impl BuildHasher for KeyedHashing {
 
 impl Hasher for KeyedHasher {
     fn finish(&self) -> u64 {
-        self.state
+        // The finalizer of splitmix64: consecutive numbers times an unlucky key stay in step.
+        let mut mixed = self.state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -212,9 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn hash_spreads_numbers_that_look_alike() {
-        let hashing = KeyedHashing::new();
-        for step in [1, 2, 64, 1 << 12, 1 << 32, 1 << 44] {
+    fn hash_spreads_numbers_that_look_alike_whatever_its_key() {
+        let steps = [1, 2, 64, 1 << 12, 1 << 32, 1 << 44];
+        for (key, step) in (0..10).flat_map(|key| steps.map(|step| (key, step))) {
+            let hashing = match key {
+                0 => KeyedHashing { start: 0, key: 1 },
+                1 => KeyedHashing {
+                    start: 1,
+                    key: 1 << 63 | 1,
+                },
+                _ => KeyedHashing::new(),
+            };
             let (mut shards, mut buckets, mut tags) =
                 (HashMap::new(), HashMap::new(), HashMap::new());
             for number in 0..16_384_u64 {
