@@ -7,12 +7,12 @@
 //! handles. Does not: count lookups for itself (see `inodes`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::contents::KnownContents;
 use super::fd_budget::FdTicket;
 use super::guest_ino::Whereabouts;
+use super::lookup_count::LookupCount;
 use super::mounts::Mount;
 use super::movable::Movable;
 use super::retired::QueueMark;
@@ -119,7 +119,7 @@ pub(in crate::passthrough) struct Inode {
     /// Keeps its mount open while the guest holds lookups. Only `inodes` changes it.
     mount: Mutex<Option<Arc<Mount>>>,
     /// Lookups that the guest holds. Only `inodes` touches it.
-    pub(super) lookups: AtomicU64,
+    pub(super) lookups: LookupCount,
     /// Its place in the queue of `retired`, which alone touches it.
     pub(super) queue_mark: QueueMark,
 }
@@ -138,7 +138,7 @@ impl Inode {
             known_contents: KnownContents::default(),
             reach: found.reach,
             mount: Mutex::new(Some(found.mount)),
-            lookups: AtomicU64::new(1),
+            lookups: LookupCount::one(),
             queue_mark: QueueMark::default(),
         }
     }
@@ -158,8 +158,7 @@ impl Inode {
 
     /// Whether the guest holds it at this moment.
     pub(super) fn is_held(&self) -> bool {
-        // Acquire: partner of the changes in `inodes`.
-        self.lookups.load(Ordering::Acquire) != 0
+        self.lookups.is_held()
     }
 
     /// Whether a descriptor keeps its identity its own at this moment.

@@ -35,7 +35,6 @@
 //! is in it by now, is not touched by way of an old node. Two FORGETs that both come to 0 both
 //! look again under the lock; the table lets one of them take the node out.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
 use super::fd_budget::FdBudget;
@@ -303,14 +302,7 @@ impl InodeStore {
             return;
         }
         let Ok(inode) = self.get(node) else { return };
-        // AcqRel here and in `add_lookup` order the counts of one node; whether a node may go
-        // is decided below, under the lock.
-        let before = inode
-            .lookups
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |lookups| {
-                Some(lookups.saturating_sub(count))
-            });
-        if before.unwrap_or(0) <= count {
+        if inode.lookups.take(count) {
             self.let_go(&inode);
         }
     }
@@ -392,7 +384,7 @@ impl InodeStore {
         if !inode.is_held() && !inode.rejoin_mount() {
             return None;
         }
-        inode.lookups.fetch_add(1, Ordering::AcqRel);
+        inode.lookups.add();
         if let Some(movable) = inode.movable() {
             movable.touch();
         }

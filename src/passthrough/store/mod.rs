@@ -4,6 +4,7 @@
 //!   admit        from a file that was found to a node
 //!   inodes       nodes by number and identity, and their lookup counts
 //!     identities   nodes by identity, in shards
+//!     lookup_count how many lookups of a node the guest holds
 //!     inode        one node, and how to reach it
 //!     movable        by a descriptor, or by a file handle when there are too few
 //!     mounts         where files can be opened by handle
@@ -28,6 +29,7 @@ mod identities;
 pub(super) mod idle_readers;
 pub(super) mod inode;
 pub(super) mod inodes;
+mod lookup_count;
 mod mounts;
 mod movable;
 pub(super) mod retired;

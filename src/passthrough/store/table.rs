@@ -30,7 +30,7 @@ use super::table_sync::{
 };
 
 /// Bits of a number that say which slot. That is more than memory has room for.
-const INDEX_BITS: u32 = 30;
+pub(super) const INDEX_BITS: u32 = 30;
 /// Slots of a table.
 const SLOTS_MAX: u32 = 1 << INDEX_BITS;
 /// Chunks of a table.

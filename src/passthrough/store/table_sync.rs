@@ -1,11 +1,11 @@
-//! What: what `table` is made of that a model of it replaces (see `model/`).
+//! What: what `table` and `lookup_count` are made of that a model of them replaces (see `model/`).
 //!
 //! In: nothing. Out: atomics, locks, a cell for a shared object, and the sizes of a table. Does
-//! not: contain anything that could be tried out; that is all in `table`.
+//! not: contain anything that could be tried out; that is all in those two.
 
 use std::sync::atomic::AtomicUsize;
 
-pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(super) use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
