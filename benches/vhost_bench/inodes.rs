@@ -2,10 +2,13 @@
 //! with their number.
 //!
 //! In: commands, and numbers of files. Out: for each number and daemon the CPU time of the first
-//! LOOKUP of a file and of further ones (in an order that no cache likes), memory and descriptors
-//! that came with them, and what of that is left when all is forgotten.
+//! LOOKUP of a file and of further ones (in an order that no cache likes, the kernel's included, so
+//! there is a floor for them), memory and descriptors that came with them, and what of that is left
+//! when all is forgotten.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -171,10 +174,35 @@ pub(crate) fn run(options: &Options) {
         "inodes", "daemon", "first us", "again us", "bytes each", "fds", "forget us", "bytes left"
     );
     for count in &options.inodes {
+        println!(
+            "{count:>9} native {:>8} {:>8.2}",
+            "",
+            native(&share, *count)
+        );
         for (index, command) in options.commands.iter().enumerate() {
             measure(command, &share, *count, report::letter(index));
         }
     }
+}
+
+/// CPU time of statx(2) on files in the order in which they are looked up again: the kernel's
+/// caches miss, too.
+fn native(share: &Path, count: usize) -> f64 {
+    let directories: Vec<File> = (0..count.div_ceil(DIRECTORY))
+        .map(|number| File::open(share.join(format!("dir-{number}"))).expect("it was made"))
+        .collect();
+    let names = (0..DIRECTORY).map(|number| CString::new(format!("file-{number}")));
+    let names: Vec<CString> = names.collect::<Result<_, _>>().expect("no NUL in a name");
+    let rounds = (0..3).map(|_| {
+        let before = host::own_cpu_time();
+        for step in 0..AGAIN {
+            let file = step * STRIDE % count;
+            let directory = directories[file / DIRECTORY].as_fd();
+            host::stat_at(directory, &names[file % DIRECTORY]);
+        }
+        micros(host::own_cpu_time() - before, u64_of(AGAIN))
+    });
+    report::median(rounds.collect())
 }
 
 fn measure(command: &str, share: &Path, count: usize, side: char) {
