@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::memory::{GuestMemory, Region};
+use crate::common::memory::{Region, Span};
 use crate::common::queue::Queue;
 use crate::common::request::{IN_HEADER, OUT_HEADER};
 use crate::common::ring::{Descriptor, INDIRECT, NEXT, WRITE};
@@ -56,21 +56,49 @@ pub(crate) struct SlotBuffers {
 /// What pages have.
 const PAGE: usize = 4096;
 /// Bytes of payload behind a page for header and arguments.
-const PAYLOAD_LEN: usize = 1 << 20;
+pub(crate) const PAYLOAD_LEN: usize = 1 << 20;
 /// Bytes of a descriptor.
 const DESCRIPTOR_LEN: usize = 16;
 /// Descriptors of a request: two headers, arguments, and single pages at most.
 const DESCRIPTORS_MAX: usize = 3 + PAYLOAD_LEN / PAGE;
 
-impl SlotBuffers {
-    /// Takes guest memory for one slot, for good.
-    pub(crate) fn new(queue: &Queue) -> Self {
-        let take = |len: usize| queue.scratch(len + PAGE).next_multiple_of(u64_of(PAGE));
-        SlotBuffers {
-            table_at: take(DESCRIPTORS_MAX * DESCRIPTOR_LEN),
-            request_at: take(PAGE + PAYLOAD_LEN),
-            reply_at: take(PAGE + PAYLOAD_LEN),
+/// Guest memory of one slot in bytes.
+const SLOT_LEN: usize = 2 * (PAGE + PAYLOAD_LEN) + 4 * PAGE;
+
+/// Where [`Slots`] lie in each guest: beyond the rings.
+const SLOTS_AT: u64 = 1 << 32;
+
+/// Guest memory of slots, which all daemons have in common. Where the host of a machine puts memory
+/// makes copies to it up to 40 % faster or slower, for as long as it lives; so each daemon is to
+/// have the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots(pub(crate) Arc<Region>);
+
+impl Slots {
+    pub(crate) fn new(count: usize) -> Self {
+        let len = u64_of(count * SLOT_LEN);
+        let region = Region::new(Span { gpa: SLOTS_AT, len });
+        for slot in 0..count {
+            // Its pages exist from now on.
+            region.write(slot * SLOT_LEN, &vec![7; SLOT_LEN]);
         }
+        Slots(Arc::new(region))
+    }
+
+    pub(crate) fn buffers(&self, slot: usize) -> SlotBuffers {
+        let at = SLOTS_AT + u64_of(slot * SLOT_LEN);
+        let half = u64_of(PAGE + PAYLOAD_LEN);
+        SlotBuffers {
+            request_at: at,
+            reply_at: at + half,
+            table_at: at + 2 * half,
+        }
+    }
+
+    /// The payload of a slot's reply, for system calls.
+    pub(crate) fn payload(&self, slot: usize) -> *mut u8 {
+        let at = slot * SLOT_LEN + PAGE + PAYLOAD_LEN + PAGE;
+        self.0.raw(at, PAYLOAD_LEN)
     }
 }
 
@@ -97,22 +125,20 @@ pub(crate) struct Driver<'queue> {
 }
 
 impl<'queue> Driver<'queue> {
-    /// One slot for each actor. The queue must have nothing under way. With `pages` the payload is
-    /// cut into single pages.
+    /// One slot for each actor, with buffers in `region`. The queue must have nothing under way.
+    /// With `pages` the payload is cut into single pages.
     pub(crate) fn new(
         queue: &'queue mut Queue,
-        actors: Vec<Box<dyn Actor>>,
-        buffers: &[SlotBuffers],
+        actors: Vec<(Box<dyn Actor>, SlotBuffers)>,
+        region: Arc<Region>,
         pages: bool,
     ) -> Self {
-        let memory: &GuestMemory = &queue.memory;
-        let region = memory.regions().swap_remove(0);
         let begun = Instant::now();
-        let slots = actors.into_iter().zip(buffers);
-        let slots: Vec<Slot> = slots
+        let slots: Vec<Slot> = actors
+            .into_iter()
             .map(|(actor, buffers)| Slot {
                 actor,
-                buffers: *buffers,
+                buffers,
                 begun,
                 looks_at: 0,
                 has_reply: false,

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::common::usize_of64;
 
+use super::driver::{PAYLOAD_LEN, Slots};
+
 /// CPU time of `pid`, all its threads and all its descendants so far, user and system.
 pub(crate) fn cpu_time_of_tree(pid: u32) -> Duration {
     let own = fs::read_dir(format!("/proc/{pid}/task")).map_or(Duration::ZERO, |tasks| {
@@ -88,30 +90,24 @@ pub(crate) fn own_cpu_time() -> Duration {
     Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
 }
 
-/// Memory like that of a guest: shared, in pages of 4 KiB.
+/// The payload of a slot, for direct system calls.
 #[derive(Debug)]
-pub(crate) struct SharedBuffer {
-    ptr: *mut libc::c_void,
-    len: usize,
+pub(crate) struct Payload {
+    slots: Slots,
+    slot: usize,
 }
 
-impl SharedBuffer {
-    pub(crate) fn new(len: usize) -> Self {
-        let (prot, flags) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
-        );
-        // SAFETY: a new mapping, which replaces none.
-        let ptr = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
-        assert_ne!(ptr, libc::MAP_FAILED, "mmap");
-        SharedBuffer { ptr, len }
+impl Payload {
+    pub(crate) fn new(slots: &Slots, slot: usize) -> Self {
+        Payload {
+            slots: slots.clone(),
+            slot,
+        }
     }
-}
 
-impl Drop for SharedBuffer {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of new(), to which nothing refers any more.
-        unsafe { libc::munmap(self.ptr, self.len) };
+    fn ptr(&self, len: usize) -> *mut libc::c_void {
+        assert!(len <= PAYLOAD_LEN, "the buffer is too short");
+        self.slots.payload(self.slot).cast()
     }
 }
 
@@ -120,19 +116,17 @@ fn must(what: &str, result: i64) -> i64 {
     result
 }
 
-pub(crate) fn pread(file: BorrowedFd<'_>, buffer: &mut SharedBuffer, len: usize, offset: usize) {
-    assert!(len <= buffer.len, "the buffer is too short");
+pub(crate) fn pread(file: BorrowedFd<'_>, buffer: &Payload, len: usize, offset: usize) {
     let offset = i64::try_from(offset).expect("a file offset");
-    // SAFETY: the buffer is writable for `len` bytes, and ours alone.
-    let done = unsafe { libc::pread(file.as_raw_fd(), buffer.ptr, len, offset) };
+    // SAFETY: the buffer is mapped and writable for `len` bytes; no reference to it is ever made.
+    let done = unsafe { libc::pread(file.as_raw_fd(), buffer.ptr(len), len, offset) };
     assert_eq!(usize::try_from(done), Ok(len), "pread");
 }
 
-pub(crate) fn pwrite(file: BorrowedFd<'_>, buffer: &SharedBuffer, len: usize, offset: usize) {
-    assert!(len <= buffer.len, "the buffer is too short");
+pub(crate) fn pwrite(file: BorrowedFd<'_>, buffer: &Payload, len: usize, offset: usize) {
     let offset = i64::try_from(offset).expect("a file offset");
-    // SAFETY: the buffer is readable for `len` bytes.
-    let done = unsafe { libc::pwrite(file.as_raw_fd(), buffer.ptr, len, offset) };
+    // SAFETY: the buffer is mapped and readable for `len` bytes.
+    let done = unsafe { libc::pwrite(file.as_raw_fd(), buffer.ptr(len), len, offset) };
     assert_eq!(usize::try_from(done), Ok(len), "pwrite");
 }
 

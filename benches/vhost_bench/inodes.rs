@@ -18,7 +18,7 @@ use crate::common::request::{ENTRY_OUT, op};
 use crate::common::{u64_of, usize_of64};
 
 use super::Shares;
-use super::driver::{Actor, Driver, SlotBuffers};
+use super::driver::{Actor, Driver, Slots};
 use super::host::{self, Footprint};
 use super::message::{Message, Reply};
 use super::options::Options;
@@ -33,7 +33,6 @@ const DEPTH: usize = 8;
 const AGAIN: usize = 200_000;
 /// A prime: the order in which files are looked up again.
 const STRIDE: usize = 104_729;
-const MEMORY_LEN: u64 = 256 << 20;
 
 /// Files, and what the daemon said about them.
 #[derive(Debug)]
@@ -109,19 +108,17 @@ impl Actor for Walk {
 struct Subject {
     client: crate::common::client::Client,
     files: Arc<Files>,
-    buffers: Vec<SlotBuffers>,
+    slots: Slots,
 }
 
 impl Subject {
     fn new(command: &str, share: &Path, count: usize) -> Self {
         let mut daemon = side::spawn(command, share);
         let stream = daemon.connect();
-        let (mut client, _) = side::mount(daemon, stream, 1, MEMORY_LEN);
+        let slots = Slots::new(DEPTH);
+        let (mut client, _) = side::mount(daemon, stream, 1, &slots);
         let directories = (0..count.div_ceil(DIRECTORY))
             .map(|number| client.node(&format!("dir-{number}")))
-            .collect();
-        let buffers = (0..DEPTH)
-            .map(|_| SlotBuffers::new(&client.session.queue))
             .collect();
         Subject {
             client,
@@ -133,7 +130,7 @@ impl Subject {
                 nodes: (0..count).map(|_| AtomicU64::new(0)).collect(),
                 lookups: (0..count).map(|_| AtomicU32::new(0)).collect(),
             }),
-            buffers,
+            slots,
         }
     }
 
@@ -145,20 +142,22 @@ impl Subject {
     fn walk(&mut self, what: What, steps: usize, stride: usize) -> f64 {
         let actors = (0..DEPTH).map(|step| {
             let files = Arc::clone(&self.files);
-            Box::new(Walk {
+            let walk = Walk {
                 files,
                 what,
                 step,
                 steps,
                 stride,
                 begun: false,
-            }) as Box<dyn Actor>
+            };
+            (Box::new(walk) as Box<dyn Actor>, self.slots.buffers(step))
         });
         let actors = actors.collect();
         let pid = self.client.vm.daemon.main_pid();
         let before = host::cpu_time_of_tree(pid);
         let queue = &mut self.client.session.queue;
-        Driver::new(queue, actors, &self.buffers, false).run(Duration::ZERO);
+        let region = Arc::clone(&self.slots.0);
+        Driver::new(queue, actors, region, false).run(Duration::ZERO);
         micros(host::cpu_time_of_tree(pid) - before, u64_of(steps))
     }
 }

@@ -42,6 +42,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use driver::Slots;
 use native::Native;
 use options::{DEPTH_MAX, Mode, Options};
 use report::Ratios;
@@ -91,20 +92,22 @@ fn main() {
 fn run_tests(options: &Options) {
     for queues in &options.queues {
         let shares = Shares::new(&options.share);
-        let mut native_share = PathBuf::new();
-        let mut sides = Vec::new();
-        for (index, command) in options.commands.iter().enumerate() {
-            native_share = shares.make(index);
-            places::fill(&native_share, DEPTH_MAX.max(*queues));
-            sides.push(Side::new(command, &native_share, *queues));
-        }
+        // One share, and one piece of memory for buffers: see driver::Slots.
+        let share = shares.make(0);
+        let count = DEPTH_MAX.max(*queues);
+        places::fill(&share, count);
+        let slots = Slots::new(count);
+        let commands = options.commands.iter();
+        let mut sides: Vec<Side> = commands
+            .map(|command| Side::new(command, &share, *queues, &slots))
+            .collect();
         for depth in &options.depths {
             if options.mode == Mode::Syscalls {
                 syscalls::run(&mut sides, *depth, options, &shares.root);
                 continue;
             }
             print_queues(&sides, *depth);
-            let mut native = Native::new(&native_share, *depth);
+            let mut native = Native::new(&share, *depth, &slots);
             let mut ratios = Ratios::begin(sides.len());
             for test in TESTS.iter().filter(|test| options.wants(test.name)) {
                 let (floor, samples) = measure(test, &mut sides, *depth, &mut native, options);

@@ -11,9 +11,10 @@ use std::path::Path;
 
 use crate::common::u64_of;
 
-use super::host::{self, SharedBuffer};
+use super::driver::Slots;
+use super::host::{self, Payload};
 use super::places::{FILES, FULL, LONG, TREE_DIRS, TREE_FILES, XATTR, file_name};
-use super::tests::{BUFFER_LEN, LISTING_ROOM, offset};
+use super::tests::{LISTING_ROOM, offset};
 
 /// What one slot has.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ struct Slot {
     dir: File,
     full: File,
     files: Vec<File>,
-    buffer: SharedBuffer,
+    buffer: Payload,
 }
 
 /// See the module head.
@@ -41,7 +42,8 @@ fn c_string(text: &str) -> CString {
 }
 
 impl Native {
-    pub(crate) fn new(share: &Path, slots: usize) -> Self {
+    /// Works with the first of `memory`'s slots, as many as given.
+    pub(crate) fn new(share: &Path, slots: usize, memory: &Slots) -> Self {
         let open = |path: &Path| File::open(path).expect("the share was filled");
         let slot = |number: usize| {
             let path = share.join(format!("slot-{number}"));
@@ -55,7 +57,7 @@ impl Native {
                 files: (0..FILES)
                     .map(|number| open(&path.join(file_name(number))))
                     .collect(),
-                buffer: SharedBuffer::new(BUFFER_LEN),
+                buffer: Payload::new(memory, number),
             }
         };
         Native {
@@ -97,7 +99,7 @@ impl Native {
     /// One cached read at a place that depends on `turn`.
     pub(crate) fn read(&mut self, turn: usize, len: usize) -> u64 {
         let (slot, round) = (turn % self.slots.len(), self.round(turn));
-        let Slot { full, buffer, .. } = &mut self.slots[slot];
+        let Slot { full, buffer, .. } = &self.slots[slot];
         host::pread(full.as_fd(), buffer, len, offset(round, slot, len));
         1
     }

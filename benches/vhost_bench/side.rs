@@ -17,15 +17,18 @@ use crate::common::memory::MemoryLayout;
 use crate::common::queue::Queue;
 use crate::common::usize_of64;
 
-use super::driver::{Actor, Driver, SlotBuffers, Tally};
+use super::driver::{Actor, Driver, SlotBuffers, Slots, Tally};
 use super::host;
 use super::options::DEPTH_MAX;
 use super::places::Place;
 use super::script::{Script, State};
 use super::tests::Test;
 
-/// Guest memory: room for the buffers of the deepest test on every queue.
-const MEMORY_LEN: u64 = 1 << 30;
+/// Guest memory of its own: rings, and what the set-up sends.
+const MEMORY_LEN: u64 = 8 << 20;
+
+/// What works on a queue.
+type Actors = Vec<(Box<dyn Actor>, SlotBuffers)>;
 
 /// One daemon with its share, mounted.
 pub(crate) struct Side {
@@ -34,8 +37,7 @@ pub(crate) struct Side {
     pub(crate) queues: usize,
     command: String,
     places: Vec<Arc<Place>>,
-    /// For each queue, for each slot.
-    buffers: Vec<Vec<SlotBuffers>>,
+    slots: Slots,
 }
 
 /// One run of one test on one daemon.
@@ -65,12 +67,13 @@ pub(crate) fn mount(
     daemon: Daemon,
     stream: UnixStream,
     queues: usize,
-    memory_len: u64,
+    slots: &Slots,
 ) -> (Client, usize) {
     let setup = Setup::default()
         .queues(queues)
         .queue_size(256)
-        .memory(MemoryLayout::one(memory_len));
+        .memory(MemoryLayout::one(MEMORY_LEN))
+        .common(Arc::clone(&slots.0));
     let mut vm = Vm::new(&setup, daemon, stream);
     // The first is for requests that nobody waits for.
     let offered = usize_of64(vm.queue_num).saturating_sub(1).max(1);
@@ -85,25 +88,19 @@ pub(crate) fn mount(
 
 impl Side {
     /// Starts a daemon on a share that was filled.
-    pub(crate) fn new(command: &str, share: &Path, queues: usize) -> Self {
+    pub(crate) fn new(command: &str, share: &Path, queues: usize, slots: &Slots) -> Self {
         let mut daemon = spawn(command, share);
         let stream = daemon.connect();
-        let (mut client, queues) = mount(daemon, stream, queues, MEMORY_LEN);
-        let slots = DEPTH_MAX.max(queues);
-        let places = (0..slots).map(|slot| Arc::new(Place::find(&mut client, slot)));
-        let places = places.collect();
-        let per_queue = slots.div_ceil(queues);
-        let take = |queue: &Queue| (0..per_queue).map(|_| SlotBuffers::new(queue)).collect();
-        let mut buffers = vec![take(&client.session.queue)];
-        for index in 2..=queues {
-            buffers.push(take(client.vm.queue(index)));
-        }
+        let (mut client, queues) = mount(daemon, stream, queues, slots);
+        let places = (0..DEPTH_MAX.max(queues))
+            .map(|slot| Arc::new(Place::find(&mut client, slot)))
+            .collect();
         Side {
             client,
             queues,
             command: command.to_owned(),
             places,
-            buffers,
+            slots: slots.clone(),
         }
     }
 
@@ -116,7 +113,7 @@ impl Side {
         pages: bool,
     ) -> Sample {
         let slots = depth.max(self.queues);
-        let mut actors: Vec<Vec<Box<dyn Actor>>> = (0..self.queues).map(|_| Vec::new()).collect();
+        let mut actors: Vec<Actors> = (0..self.queues).map(|_| Vec::new()).collect();
         let mut handles = Vec::new();
         for slot in 0..slots {
             let place = Arc::clone(&self.places[slot]);
@@ -130,7 +127,7 @@ impl Side {
                 handles.push((place.full, fh));
             }
             let script = Script::new(test.steps, State::new(place, fh));
-            actors[slot % self.queues].push(Box::new(script));
+            actors[slot % self.queues].push((Box::new(script), self.slots.buffers(slot)));
         }
         let pid = self.client.vm.daemon.main_pid();
         let cpu = host::cpu_time_of_tree(pid);
@@ -143,7 +140,7 @@ impl Side {
     }
 
     /// Runs the queues at the same time.
-    fn drive(&mut self, actors: Vec<Vec<Box<dyn Actor>>>, period: Duration, pages: bool) -> Tally {
+    fn drive(&mut self, actors: Vec<Actors>, period: Duration, pages: bool) -> Tally {
         let mut others: Vec<Queue> = (2..=actors.len())
             .map(|index| self.client.vm.take_queue(index))
             .collect();
@@ -152,9 +149,9 @@ impl Side {
             let queues = std::iter::once(&mut self.client.session.queue).chain(&mut others);
             let running: Vec<_> = queues
                 .zip(actors)
-                .zip(&self.buffers)
-                .map(|((queue, actors), buffers)| {
-                    let driver = Driver::new(queue, actors, buffers, pages);
+                .map(|(queue, actors)| {
+                    let region = Arc::clone(&self.slots.0);
+                    let driver = Driver::new(queue, actors, region, pages);
                     scope.spawn(move || driver.run(period))
                 })
                 .collect();

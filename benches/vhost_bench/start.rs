@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shares;
+use super::driver::Slots;
 use super::options::Options;
 use super::report;
 use super::side;
@@ -17,12 +18,11 @@ use super::side;
 const STARTS: usize = 20;
 /// Longest wait for a socket.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Guest memory: enough for the rings.
-const MEMORY_LEN: u64 = 8 << 20;
 
 /// Starts each daemon [`STARTS`] times, in turn, and prints medians.
 pub(crate) fn run(options: &Options) {
     let shares = Shares::new(&options.share);
+    let slots = Slots::new(1);
     let mut times = vec![Vec::new(); options.commands.len()];
     for _ in 0..STARTS {
         for (index, (command, times)) in options.commands.iter().zip(&mut times).enumerate() {
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) {
                 }
                 thread::sleep(Duration::from_micros(50));
             };
-            let (client, _) = side::mount(daemon, stream, 1, MEMORY_LEN);
+            let (client, _) = side::mount(daemon, stream, 1, &slots);
             times.push(begin.elapsed().as_secs_f64() * 1e3);
             drop(client);
         }

@@ -16,8 +16,6 @@ const ATTR_OUT: usize = 104;
 /// `fuse_dirent` with the entry before it, without the name.
 const DIRENT_PLUS: usize = ENTRY_OUT + 24;
 const KIB: usize = 1024;
-/// Most bytes that a test reads or writes at once.
-pub(crate) const BUFFER_LEN: usize = KIB * KIB;
 
 /// One test.
 pub(crate) struct Test {

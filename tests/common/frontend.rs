@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     /// Negotiate `VHOST_USER_F_PROTOCOL_FEATURES`; without it rings start enabled.
     pub(crate) protocol: bool,
     pub(crate) memory: MemoryLayout,
+    /// Memory that several machines have in common; it is not used for buffers until a test does so.
+    pub(crate) common: Option<Arc<Region>>,
 }
 
 impl Default for Setup {
@@ -62,6 +64,7 @@ impl Default for Setup {
             reply_ack: true,
             protocol: true,
             memory: MemoryLayout::one(8 << 20),
+            common: None,
         }
     }
 }
@@ -104,6 +107,11 @@ impl Setup {
 
     pub(crate) fn memory(mut self, memory: MemoryLayout) -> Self {
         self.memory = memory;
+        self
+    }
+
+    pub(crate) fn common(mut self, region: Arc<Region>) -> Self {
+        self.common = Some(region);
         self
     }
 
@@ -207,6 +215,9 @@ impl Vm {
             }))
         };
         let queues = (0..queue_count).map(queue).collect();
+        if let Some(region) = &setup.common {
+            memory.add_region(Arc::clone(region));
+        }
         let mut vm = Vm {
             watchdog: Watchdog::guard(&log),
             daemon,

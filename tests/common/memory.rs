@@ -67,7 +67,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    fn new(span: Span) -> Self {
+    pub(crate) fn new(span: Span) -> Self {
         let file = super::sys::memfd(span.len);
         // SAFETY: a fresh shared mapping of a file that has span.len bytes.
         let ptr = unsafe {
@@ -117,6 +117,11 @@ impl Region {
         );
         // SAFETY: offset is within the mapping, as just checked.
         unsafe { self.ptr.add(offset) }
+    }
+
+    /// For system calls; others write to it at any time.
+    pub(crate) fn raw(&self, offset: usize, len: usize) -> *mut u8 {
+        self.at(offset, len)
     }
 
     pub(crate) fn read(&self, offset: usize, buf: &mut [u8]) {
@@ -180,11 +185,14 @@ impl GuestMemory {
     /// Memory that is plugged in while the guest runs.
     pub(crate) fn add(&self, span: Span) -> Arc<Region> {
         let region = Arc::new(Region::new(span));
-        self.regions
-            .write()
-            .expect("no panic while regions change")
-            .push(Arc::clone(&region));
+        self.add_region(Arc::clone(&region));
         region
+    }
+
+    /// The same with memory that exists.
+    pub(crate) fn add_region(&self, region: Arc<Region>) {
+        let mut regions = self.regions.write().expect("no panic while regions change");
+        regions.push(region);
     }
 
     /// Memory that is pulled out.
