@@ -221,9 +221,12 @@ impl Movable {
     }
 
     fn has_way_back(&self, lease: &FdLease<'_>) -> bool {
+        // In this order: most that are let go have just been removed, and need no name any more.
+        if !meta::stat_fd(lease.as_fd()).is_ok_and(|stat| stat.nlink != 0) {
+            return false;
+        }
         self.find_name(lease);
         self.handle.get().is_some()
-            && meta::stat_fd(lease.as_fd()).is_ok_and(|stat| stat.nlink != 0)
     }
 
     fn find_name(&self, lease: &FdLease<'_>) {
