@@ -26,6 +26,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "fs",
             "ids::types",
             "sys::errno",
+            "sys::waits",
             "metrics",
             "log_limit",
         ],

@@ -354,6 +354,10 @@ const THREADS: &[Rule] = &[
     allow("clock_nanosleep", "sleeping between tries for a lock"),
     allow("clock_gettime", "time, where the vDSO does not tell it"),
     allow(
+        "getrusage",
+        "whether a slow request has waited, or its thread",
+    ),
+    allow(
         "restart_syscall",
         "the kernel goes on sleeping after a stop by SIGSTOP",
     ),

@@ -17,9 +17,16 @@
 //!   less            serve                      serve (fsync and its kin: only if next to nothing)
 //! ```
 //!
+//! A thread that had to leave its CPU to another for some milliseconds has not waited for anything,
+//! and more threads would only make that worse. So one long time is a suspicion, by which the next
+//! ones are looked at closely: what was long without giving up the CPU counts for nothing. fsync
+//! and its kin are deferred for their length, whatever makes it.
+//!
 //! What moves many bytes takes its time without waiting for anybody, so each byte has an allowance
-//! that does not count. Deferred requests are measured, too, so an estimate comes down again; a
-//! time counts at most [`SAMPLE_MAX_NS`], so one that was stuck for minutes is soon forgotten.
+//! that does not count. Deferred requests are measured, too, so an estimate comes down again. They
+//! never raise it: many threads at once wait for each other and for a CPU, and a pool that took that
+//! for a slow store would keep itself busy for ever. A time counts at most [`SAMPLE_MAX_NS`], so one
+//! that was stuck for minutes is soon forgotten.
 //!
 //! Never deferred: FORGET and BATCH_FORGET (nobody waits for them, they come by the hundreds, and
 //! they only give back); INTERRUPT, and SETLKW, which it may be about: a lock that is taken parks
@@ -37,6 +44,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fs::filesystem::Waiting;
+use crate::sys::waits;
 use crate::wire::channel::Pace;
 use crate::wire::opcode::Opcode;
 
@@ -52,11 +60,18 @@ const NOTICEABLE_NS: u32 = 20_000;
 /// The most that one time counts.
 const SAMPLE_MAX_NS: u32 = 8_000_000;
 
+/// The estimate after a first long time: deferred for it is nothing, but the next ones are watched,
+/// some ten if they are fast.
+const SUSPICION_NS: u32 = 60_000;
+
 /// What is taken for slow until it has shown how fast it is.
 const PRIOR_SLOW_NS: u32 = 1_000_000;
 
 /// Share of the latest time in an estimate: one of so many.
 const WEIGHT: u32 = 8;
+
+/// The same of the time of a deferred request, which can only lower it.
+const WEIGHT_DEFERRED: u32 = 16;
 
 /// Of requests that are fast so far, one of so many is measured: a look at the clock costs 25 ns,
 /// and some requests take no more than 500.
@@ -79,6 +94,10 @@ pub(super) struct Estimates {
 pub(super) struct Turn {
     class: Option<usize>,
     begun: Option<Instant>,
+    /// How often the thread had waited before, if it is watched.
+    waits: Option<u64>,
+    is_prompt: bool,
+    is_unbounded: bool,
     allowance_per_byte_ns: u32,
     request_len: u32,
     waiting: Waiting,
@@ -100,6 +119,7 @@ impl Turn {
         self.waiting = Waiting::Allowed;
         self.class = Some(READ_MISS);
         self.begun.get_or_insert_with(Instant::now);
+        self.waits.get_or_insert_with(waits::of_this_thread);
         true
     }
 }
@@ -131,6 +151,9 @@ impl Estimates {
         let mut turn = Turn {
             class: class_of(opcode),
             begun: None,
+            waits: None,
+            is_prompt: pace != Pace::Patient,
+            is_unbounded: has_no_bound(opcode),
             allowance_per_byte_ns: allowance_per_byte_ns(opcode),
             request_len,
             waiting: Waiting::Allowed,
@@ -155,7 +178,11 @@ impl Estimates {
             }
         }
         *tick = tick.wrapping_add(1);
-        if tick.is_multiple_of(SAMPLED) || self.get(turn.class) > 0 {
+        let is_watched = self.get(turn.class) > 0;
+        if is_watched && !turn.is_unbounded {
+            turn.waits = Some(waits::of_this_thread());
+        }
+        if is_watched || tick.is_multiple_of(SAMPLED) {
             turn.begun = Some(Instant::now());
         }
         Some(turn)
@@ -164,22 +191,39 @@ impl Estimates {
     /// The request was served; its reply has so many bytes.
     pub(super) fn end(&self, turn: &Turn, reply_len: u32) {
         if let (Some(begun), Some(_)) = (turn.begun, turn.class) {
-            self.note(turn, reply_len, begun.elapsed());
+            self.note(turn, reply_len, begun.elapsed(), waits::of_this_thread);
         }
     }
 
-    fn note(&self, turn: &Turn, reply_len: u32, elapsed: Duration) {
+    fn note(
+        &self,
+        turn: &Turn,
+        reply_len: u32,
+        elapsed: Duration,
+        waits_now: impl FnOnce() -> u64,
+    ) {
         let moved = turn.request_len.max(reply_len);
         let allowed = moved.saturating_mul(turn.allowance_per_byte_ns) / ALLOWANCE_UNIT;
         let elapsed = u32::try_from(elapsed.as_nanos()).unwrap_or(u32::MAX);
-        let sample = elapsed.saturating_sub(allowed).min(SAMPLE_MAX_NS);
+        let mut sample = elapsed.saturating_sub(allowed).min(SAMPLE_MAX_NS);
         let before = self.get(turn.class);
-        if before == 0 && sample < NOTICEABLE_NS {
-            return;
+        if sample < NOTICEABLE_NS {
+            if before == 0 {
+                return;
+            }
+        } else if !turn.is_unbounded {
+            match turn.waits {
+                None => return self.set(turn.class, before.max(SUSPICION_NS)),
+                Some(waits) if waits == waits_now() => sample = 0,
+                Some(_) => {}
+            }
         }
-        let after = match sample >= before {
-            true => before.saturating_add(sample.saturating_sub(before) / WEIGHT),
-            false => before.saturating_sub(before.saturating_sub(sample) / WEIGHT),
+        let (up, down) = (sample.saturating_sub(before), before.saturating_sub(sample));
+        let after = match turn.is_prompt {
+            true => before
+                .saturating_add(up / WEIGHT)
+                .saturating_sub(down / WEIGHT),
+            false => before.saturating_sub(down / WEIGHT_DEFERRED),
         };
         // As good as nothing, and cheaper.
         let is_over = sample < NOTICEABLE_NS && after < NOTICEABLE_NS;

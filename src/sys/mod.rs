@@ -37,6 +37,7 @@ pub mod signals;
 pub mod socket;
 pub mod thread;
 pub mod vectored;
+pub mod waits;
 pub mod xattr;
 
 use std::ffi::{c_int, c_long};

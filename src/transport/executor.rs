@@ -19,6 +19,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::log_limit::guest_log;
 use crate::wire::channel::{Pace, RequestHandler};
@@ -32,6 +33,10 @@ use super::memory::{GuestRam, MemoryCell};
 use super::notifier::Signal;
 use super::parking::Lot;
 use super::pool::{Pool, Refused};
+
+/// How long a thread that was made for deferred requests waits for the next one. A store that is
+/// slow now and then finds them again, one that was slow once does not keep them.
+const IDLE_THREAD_MAX: Duration = Duration::from_secs(10);
 
 /// Where the requests of a queue run.
 #[derive(Clone, Debug)]
@@ -51,14 +56,18 @@ impl Executor {
     /// [`TransportError::ThreadPool`] when the threads of a pool that shall always be there
     /// cannot be had.
     pub(super) fn new(execution: Execution) -> Result<Executor, TransportError> {
-        let pool = Arc::new(Pool::new(execution.pool_threads_max()));
+        let threads_max = execution.pool_threads_max();
         match execution {
             Execution::Inline => Ok(Executor::Inline),
             Execution::Pool(_) => {
+                let pool = Pool::new(threads_max);
                 pool.fill().map_err(TransportError::ThreadPool)?;
-                Ok(Executor::Pool(pool))
+                Ok(Executor::Pool(Arc::new(pool)))
             }
-            Execution::Adaptive => Ok(Executor::Adaptive(pool)),
+            Execution::Adaptive => {
+                let pool = Pool::shrinking(threads_max, IDLE_THREAD_MAX);
+                Ok(Executor::Adaptive(Arc::new(pool)))
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! In: jobs. Out: each is run by one of the threads, in the order they came. A thread is started
 //! for a job that none is free for, up to a bound, so a device that never has such a job never
-//! has a thread.
+//! has a thread; where that is wished, one ends that has had nothing to do for a while, and what
+//! it had of memory goes with it.
 //!
 //! Invariants: never more threads than the bound; a job that was accepted is run, or dropped
 //! unserved when its thread dies, which answers it (see [`PoolJob`]). The threads end when the
@@ -14,6 +15,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use super::executor::PoolJob;
 
@@ -22,6 +24,8 @@ use super::executor::PoolJob;
 pub(super) struct Pool {
     shared: Arc<Shared>,
     threads_max: usize,
+    /// How long a thread waits for a job; for ever without.
+    patience: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +50,15 @@ impl Pool {
         Pool {
             shared: Arc::default(),
             threads_max,
+            patience: None,
         }
+    }
+
+    /// The same, but a thread ends when it has waited for a job this long.
+    pub(super) fn shrinking(threads_max: usize, patience: Duration) -> Pool {
+        let mut pool = Pool::new(threads_max);
+        pool.patience = Some(patience);
+        pool
     }
 
     /// Starts all threads now, for whoever wants to know at once that they can be had.
@@ -97,10 +109,10 @@ impl Pool {
         if state.threads >= self.threads_max {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        let shared = Arc::clone(&self.shared);
+        let (shared, patience) = (Arc::clone(&self.shared), self.patience);
         thread::Builder::new()
             .name(format!("virtiofsd-pool-{}", state.started))
-            .spawn(move || Member(shared).serve())?;
+            .spawn(move || Member(shared).serve(patience))?;
         state.started = state.started.saturating_add(1);
         state.threads = state.threads.saturating_add(1);
         Ok(())
@@ -127,21 +139,31 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job; none when the pool is closed and all are done.
-    fn next(&self) -> Option<PoolJob> {
+    /// The next job; none when all are done and the pool is closed, or after this long.
+    fn next(&self, patience: Option<Duration>) -> Option<PoolJob> {
         let mut state = self.lock();
+        let mut is_over = false;
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 return Some(job);
             }
-            if state.closed {
+            if state.closed || is_over {
                 return None;
             }
             state.idle = state.idle.saturating_add(1);
-            state = self
-                .work
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            (state, is_over) = match patience {
+                None => (
+                    self.work
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner),
+                    false,
+                ),
+                Some(patience) => {
+                    let waited = self.work.wait_timeout(state, patience);
+                    let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                    (state, waited.timed_out())
+                }
+            };
             state.idle = state.idle.saturating_sub(1);
         }
     }
@@ -151,8 +173,8 @@ impl Shared {
 struct Member(Arc<Shared>);
 
 impl Member {
-    fn serve(&self) {
-        while let Some(job) = self.0.next() {
+    fn serve(&self, patience: Option<Duration>) {
+        while let Some(job) = self.0.next(patience) {
             job.run();
         }
     }

@@ -202,3 +202,19 @@ fn threads_of_a_pool_end_with_it() {
     }
     panic!("a thread is still there");
 }
+
+#[test]
+fn threads_with_nothing_to_do_end_and_come_again() {
+    let mut bench = Bench::adaptive(MODES[1], 2);
+    let pool = Arc::new(Pool::shrinking(4, Duration::from_millis(1)));
+    bench.device.use_pool(Arc::clone(&pool));
+    bench.start_all();
+    for unique in 0..5 {
+        assert_eq!(bench.round_trip(1, DEFER, unique, 64), (16, unique));
+        bench.wait_until("it ends", |_| pool.threads() == 0);
+    }
+    // While they end.
+    for unique in 0..2000 {
+        assert_eq!(bench.round_trip(1, DEFER, unique, 64), (16, unique));
+    }
+}
