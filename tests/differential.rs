@@ -209,7 +209,12 @@ fn cache_metadata_and_always_do_not_differ() {
 
 #[test]
 fn inline_and_pool_do_not_differ() {
-    must_not_differ(&[&[], &["--thread-pool-size", "4"]]);
+    must_not_differ(&[&["--thread-pool-size", "0"], &["--thread-pool-size", "4"]]);
+}
+
+#[test]
+fn pool_and_adaptive_do_not_differ() {
+    must_not_differ(&[&["--thread-pool-size", "4"], &[]]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn chain_made_available_twice_at_once_is_served_once() {
 
 #[test]
 fn chain_made_available_again_while_it_waits_breaks_the_queue() {
-    for pool in ["0", "2"] {
+    for pool in ["0", "2", "adaptive"] {
         let args = ["--posix-lock", "--thread-pool-size", pool];
         let mut rig = Rig::new(Setup::default().args(&args));
         let (node, fh) = rig.client.make_file(ROOT, "file", b"data");
@@ -172,7 +172,7 @@ fn indirect_table_longer_than_any_queue_breaks_the_queue() {
 /// The reply goes over the attacker's own rings: its queue may break, and nothing else.
 #[test]
 fn reply_over_the_rings_harms_only_their_queue() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let setup = Setup::default().args(&["--thread-pool-size", pool]);
         let mut rig = Rig::new(setup);
         // The rings of queue 1, which lie behind those of queue 0.

@@ -79,7 +79,7 @@ fn sizes_of_gigabytes_are_refused_or_cut_without_memory_for_them() {
 
 #[test]
 fn many_large_replies_at_once_take_bounded_memory() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         share.write("big", &vec![7; 1 << 20]);
         for index in 0..500 {
@@ -172,7 +172,7 @@ fn directories_with_labels_made_and_removed_leave_no_descriptor() {
 
 #[test]
 fn storm_of_syncs_on_one_queue_leaves_the_other_alive() {
-    for pool in ["0", "2"] {
+    for pool in ["0", "2", "adaptive"] {
         let share = Share::new();
         let setup = roomy().queues(2).args(&["--thread-pool-size", pool]);
         let mut client = Client::mount(&setup, &share);

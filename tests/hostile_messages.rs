@@ -206,7 +206,7 @@ fn half_a_message_holds_up_no_queue() {
 
 #[test]
 fn disconnect_with_requests_under_way_ends_in_order() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         share.write("file", &vec![7; 1 << 20]);
         let setup = Setup::default().args(&["--thread-pool-size", pool]);
@@ -232,7 +232,7 @@ fn disconnect_with_requests_under_way_ends_in_order() {
 
 #[test]
 fn stop_with_a_thousand_requests_in_line_answers_what_it_took() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         let setup = Setup::default().queue_size(2048);
         let mut client = Client::mount(&setup.args(&["--thread-pool-size", pool]), &share);

@@ -290,7 +290,7 @@ const CAPS: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 #[test]
 fn umasks_of_requests_at_once_stay_apart() {
     const ROUNDS: usize = 60;
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         let setup = Setup::default().queues(2);
         let setup = setup.args(&["--posix-acl", "--thread-pool-size", pool]);
@@ -327,7 +327,7 @@ fn ids_and_groups_of_requests_at_once_stay_apart() {
     if !is_root_or_skip("ids_and_groups_of_requests_at_once_stay_apart") {
         return;
     }
-    for pool in ["0", "3"] {
+    for pool in ["0", "3", "adaptive"] {
         let share = Share::new();
         fs::set_permissions(share.path(), Permissions::from_mode(0o777)).expect("own directory");
         let dir = share.mkdir("members");

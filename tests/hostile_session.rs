@@ -263,7 +263,7 @@ fn handles_of_the_wrong_kind_are_refused() {
 fn release_while_a_read_is_in_flight_lets_the_read_finish() {
     let share = Share::new();
     share.write("file", &vec![7; 1 << 20]);
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let setup = Setup::default().args(&["--thread-pool-size", pool]);
         let mut client = Client::mount(&setup, &share);
         let node = client.node("file");

@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -20,8 +21,8 @@ use common::frontend::Setup;
 use common::request::{OUT_HEADER, op};
 use common::session_data::At;
 use common::share::Share;
-use common::slow_store::{SlowStore, byte_at};
-use common::sys;
+use common::slow_store::{SlowStore, byte_at, node_of};
+use common::{Rng, sys, u64_of};
 
 const PAGE: u64 = 4096;
 
@@ -201,6 +202,105 @@ fn partly_cached_read_of_a_slow_store_comes_back_whole() {
         ..at
     };
     assert_eq!(client.read(behind, 4096).expect("it reads").len(), 0);
+}
+
+/// What a reply has to hold.
+enum Expected {
+    Page(u64),
+    File(u64),
+    Missing,
+    Done,
+}
+
+/// A request at random, and what it must bring.
+fn random_request(client: &mut Client, at: At, rng: &mut Rng) -> (u16, Expected) {
+    let number = u64_of(rng.below(4000));
+    let (opcode, node, body, room, expected) = match rng.below(8) {
+        0..4 => {
+            let offset = number * PAGE;
+            let head = client.start_read(At { offset, ..at }, 4096);
+            return (head, Expected::Page(offset));
+        }
+        4 | 5 => {
+            let name = format!("f{number}\0").into_bytes();
+            (op::LOOKUP, 1, name, 128, Expected::File(number))
+        }
+        6 => (op::LOOKUP, 1, b"missing\0".to_vec(), 128, Expected::Missing),
+        _ => {
+            let body = [at.fh.to_le_bytes(), [0; 8]].concat();
+            (op::FSYNC, at.node, body, 0, Expected::Done)
+        }
+    };
+    let (message, _) = client.message(opcode, node, &body);
+    (client.queue.submit(&message, OUT_HEADER + room), expected)
+}
+
+/// The node that it grants, if it does.
+fn check(reply: &[u8], expected: &Expected) -> Option<u64> {
+    let error = i32::from_le_bytes(reply[4..8].try_into().expect("four bytes"));
+    let payload = &reply[OUT_HEADER..];
+    match expected {
+        Expected::Page(offset) => {
+            let page: Vec<u8> = (*offset..offset + PAGE).map(|at| byte_at(0, at)).collect();
+            assert!(error == 0 && payload == page, "page at {offset}: {error}");
+            None
+        }
+        Expected::File(number) => {
+            let node = u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
+            let ino = u64::from_le_bytes(payload[40..48].try_into().expect("eight bytes"));
+            assert!(error == 0 && node != 0, "f{number}: {error}");
+            assert_eq!(ino, node_of(*number), "f{number}");
+            Some(node)
+        }
+        Expected::Missing => {
+            let node = payload.first_chunk().map(|node| u64::from_le_bytes(*node));
+            assert!(
+                error == -libc::ENOENT || error == 0 && node == Some(0),
+                "{error}"
+            );
+            None
+        }
+        Expected::Done => {
+            assert_eq!((error, payload.len()), (0, 0));
+            None
+        }
+    }
+}
+
+#[test]
+fn mixed_requests_of_a_store_that_is_slow_at_times_each_get_their_own_answer() {
+    let test = "mixed_requests_of_a_store_that_is_slow_at_times_each_get_their_own_answer";
+    let Some(store) = SlowStore::mount_or_skip(test, false) else {
+        return;
+    };
+    let mut client = client_on(&store.path(), &[]);
+    let at = open_first(&mut client);
+    let mut rng = Rng::new(11);
+    for turn in 0..40 {
+        for count in [&store.counts.reads, &store.counts.looks] {
+            let delay = [0, 0, 200, 3000][rng.below(4)];
+            count.set_delay(Duration::from_micros(delay));
+        }
+        let mut waiting = HashMap::new();
+        for _ in 0..100 {
+            while waiting.len() > turn % 32 {
+                let completion = client.queue.next();
+                let expected = waiting.remove(&completion.head).expect("it was asked");
+                if let Some(node) = check(&completion.reply, &expected) {
+                    client.forget(node, 1);
+                }
+            }
+            let (head, expected) = random_request(&mut client, at, &mut rng);
+            waiting.insert(head, expected);
+        }
+        for (head, expected) in waiting {
+            let reply = client.queue.wait_for(head).reply;
+            if let Some(node) = check(&reply, &expected) {
+                client.forget(node, 1);
+            }
+        }
+    }
+    assert!(client.shut_down().success());
 }
 
 /// Requests in a second, from one queue at this depth, made by `start`.

@@ -176,6 +176,11 @@ fn no_wake_up_is_lost_with_flags() {
 }
 
 #[test]
+fn no_wake_up_is_lost_with_event_idx_by_default() {
+    run(NotifyMode::EventIdx, "adaptive", true);
+}
+
+#[test]
 fn no_wake_up_is_lost_with_event_idx_and_a_pool() {
     run(NotifyMode::EventIdx, "4", true);
 }

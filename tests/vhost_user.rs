@@ -268,7 +268,7 @@ fn requests_in_single_bytes_are_served() {
 
 #[test]
 fn stopping_drains_and_nothing_changes_afterwards() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         share.write("file", &vec![7; 1 << 20]);
         let setup = Setup::default()

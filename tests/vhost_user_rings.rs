@@ -209,7 +209,7 @@ fn reset_under_load_frees_everything() {
     for index in 0..32 {
         share.write(&format!("file{index}"), &[7; 4096]);
     }
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let setup = Setup::default().args(&["--thread-pool-size", pool]);
         let mut client = Client::mount(&setup, &share);
         let oracle = client.oracle();
@@ -333,7 +333,7 @@ fn write_and_check(mut session: Session, node: u64, fh: u64) -> Queue {
 
 #[test]
 fn data_written_over_several_queues_is_what_is_read() {
-    for pool in ["0", "4"] {
+    for pool in ["0", "4", "adaptive"] {
         let share = Share::new();
         let setup = Setup::default()
             .queues(4)

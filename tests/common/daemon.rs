@@ -6,8 +6,8 @@
 //! With a sandbox there are two processes: the one that was started, which watches, and its child,
 //! which serves. Signals and the exit status are about the former, numbers from /proc about the
 //! latter. `VIRTIOFSD_TEST_SANDBOX` (default: namespace, as users have it) and
-//! `VIRTIOFSD_TEST_POOL` (default: none, so that the daemon decides for each request) choose how
-//! daemons run whose test does not care.
+//! `VIRTIOFSD_TEST_POOL` (default: adaptive) choose how daemons run whose test does not care. A
+//! pool size of "adaptive" stands for no such option, so that the daemon decides for each request.
 
 use std::fs;
 use std::io::Read;
@@ -89,13 +89,11 @@ fn environment_args(args: &[String]) -> Vec<String> {
     let mut chosen = Vec::new();
     for (option, variable, default) in [
         ("--sandbox", "VIRTIOFSD_TEST_SANDBOX", "namespace"),
-        ("--thread-pool-size", "VIRTIOFSD_TEST_POOL", ""),
+        ("--thread-pool-size", "VIRTIOFSD_TEST_POOL", "adaptive"),
     ] {
         if !args.iter().any(|arg| arg.starts_with(option)) {
             let value = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
-            if !value.is_empty() {
-                chosen.extend([option.to_owned(), value]);
-            }
+            chosen.extend([option.to_owned(), value]);
         }
     }
     chosen
@@ -190,6 +188,10 @@ impl Daemon {
         let mut all_args = environment_args(args);
         all_args.extend(extra_args());
         all_args.extend_from_slice(args);
+        let adaptive = ["--thread-pool-size", "adaptive"];
+        while let Some(at) = all_args.windows(2).position(|pair| pair == adaptive) {
+            all_args.drain(at..at + 2);
+        }
         command.args(&all_args);
         Self::start(command, has_child(&all_args), socket, directory)
     }

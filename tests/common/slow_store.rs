@@ -92,6 +92,11 @@ pub(crate) fn byte_at(file: u64, offset: u64) -> u8 {
     u8::try_from(mixed % 251).expect("below 251")
 }
 
+/// Inode number of the file with this number.
+pub(crate) fn node_of(file: u64) -> u64 {
+    FIRST + file
+}
+
 impl SlowStore {
     /// Mounts one; none, with a word about why, where that is not allowed. With `remembers` the
     /// kernel keeps names and attributes.
