@@ -7,8 +7,8 @@
 //! ```text
 //!   identity known?  pinned ------------------------------> that node
 //!        |      \--- cold: same handle? -- yes -----------> that node, pinned again if there is
-//!        no                    no: it was another file      a ticket left
-//!        |                     |
+//!        no                    no: it was another file      a ticket left, or it is asked for
+//!        |                     |                            a second time
 //!   mount has handles? -- no --+--> pinned for good; ENFILE if there is no ticket
 //!        yes
 //!   a ticket left, or worth putting another out? - yes ---> pinned
@@ -115,8 +115,11 @@ impl InodeStore {
         };
         if let Some(handle) = handle {
             if let Some((granted, inode)) = self.grant_named(&identity, &handle) {
-                if let (Some(movable), Held::Pinned(fd)) = (inode.movable(), arrival.held) {
-                    movable.repin(inode.id, fd);
+                if let Some(movable) = inode.movable() {
+                    match arrival.held {
+                        Held::Pinned(fd) => movable.repin(inode.id, fd, arrival.interest),
+                        Held::Open(_) => movable.touch(),
+                    }
                 }
                 return Ok(granted);
             }

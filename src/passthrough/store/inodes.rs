@@ -385,7 +385,10 @@ impl InodeStore {
             return None;
         }
         inode.lookups.add();
-        if let Some(movable) = inode.movable() {
+        // What is cold is touched where it may be pinned again: see `admit`.
+        if let Some(movable) = inode.movable()
+            && movable.is_pinned()
+        {
             movable.touch();
         }
         Some(Granted::of(inode))

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::admit::Interest;
 use super::clock::{Kind, RingIndex};
 use super::fd_budget::{FdBudget, FdTicket, HeldFd};
 use super::inode::NodeFd;
@@ -131,13 +132,19 @@ impl Movable {
         })
     }
 
-    /// Keeps `fd`, which is known to hold this file, the node `number`, if there is a ticket
-    /// left and it is cold.
-    pub(super) fn repin(&self, number: NodeId, fd: OwnedFd) {
+    /// Keeps `fd`, which is known to hold this file, the node `number`, if it is cold and there is
+    /// a ticket left; or if it is asked for a second time, and one that is idle can be put out
+    /// for it. Otherwise each look-up of a name that is in use would go the long way.
+    pub(super) fn repin(&self, number: NodeId, fd: OwnedFd, interest: Interest) {
+        let was_used = self.used.swap(true, Ordering::Relaxed);
         if self.is_pinned() || self.mount.strong_count() == 0 {
             return;
         }
-        if let Some(ticket) = self.budget.try_take() {
+        let ticket = match self.budget.try_take() {
+            None if was_used && interest == Interest::Asked => self.budget.clock.put_idle_one_out(),
+            taken => taken,
+        };
+        if let Some(ticket) = ticket {
             drop(self.pin(number, fd, ticket));
         }
     }

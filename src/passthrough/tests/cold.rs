@@ -181,6 +181,36 @@ fn cold_node_that_is_used_twice_is_pinned_again() {
 }
 
 #[test]
+fn cold_node_that_is_looked_up_again_and_again_is_pinned_but_not_by_listings() {
+    let Some(guest) = frugal_guest(Share::new(), BUDGET) else {
+        return;
+    };
+    make_files(&guest);
+    let node = guest.lookup(ROOT, c"f0");
+    let others = walk(&guest);
+    let dir = guest.opendir(ROOT);
+    for _ in 0..10 {
+        drop(list_plus(&guest, dir));
+    }
+    assert!(!is_pinned(&guest, node));
+    guest.fs.releasedir(&released(dir)).unwrap();
+    // It takes the ticket that the directory had: a free one is no feat. The clock may take some
+    // rounds, as above.
+    let held = guest.open(others[1], 0);
+    let rounds = (0..10).take_while(|_| {
+        assert_eq!(guest.lookup(ROOT, c"f0"), node);
+        guest.forget(node);
+        !is_pinned(&guest, node)
+    });
+    assert!(rounds.count() < 10);
+    guest.fs.release(&released(held)).unwrap();
+    assert!(guest.fs.store.budget().used() <= BUDGET);
+    guest.forget(node);
+    others.into_iter().for_each(|node| guest.forget(node));
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
 fn directories_are_put_out_after_leaves() {
     let Some(guest) = frugal_guest(Share::new(), BUDGET) else {
         return;
