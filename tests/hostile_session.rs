@@ -310,7 +310,8 @@ fn handles_are_limited_and_the_daemon_survives_the_limit() {
     let mut handles = Vec::new();
     // More than any limit on descriptors that the daemon can have here without an error.
     for _ in 0..30_000 {
-        match client.open(node, libc::O_RDONLY) {
+        // For writing, because the last one for reading may be kept for the next OPEN.
+        match client.open(node, libc::O_RDWR) {
             Ok(opened) => handles.push(opened.fh),
             Err(errno) => {
                 assert!([libc::ENFILE, libc::EMFILE].contains(&errno), "{errno}");

@@ -20,6 +20,7 @@ use crate::common::ring::{Descriptor, INDIRECT, NEXT, WRITE};
 use crate::common::{sys, u32_of, u64_of, usize_of, usize_of64};
 
 use super::message::{Message, Reply};
+use super::options::Habits;
 
 /// Longest wait for a reply: something hangs then.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -121,17 +122,19 @@ pub(crate) struct Driver<'queue> {
     reply: Vec<u8>,
     /// Most bytes of payload in one descriptor.
     folio: usize,
+    /// How long it looks for a reply before it sleeps.
+    halt_poll: Duration,
     tally: Tally,
 }
 
 impl<'queue> Driver<'queue> {
     /// One slot for each actor, with buffers in `region`. The queue must have nothing under way.
-    /// With `pages` the payload is cut into single pages.
+    /// With `habits.pages` the payload is cut into single pages.
     pub(crate) fn new(
         queue: &'queue mut Queue,
         actors: Vec<(Box<dyn Actor>, SlotBuffers)>,
         region: Arc<Region>,
-        pages: bool,
+        habits: Habits,
     ) -> Self {
         let begun = Instant::now();
         let slots: Vec<Slot> = actors
@@ -152,7 +155,8 @@ impl<'queue> Driver<'queue> {
             message: Message::default(),
             table: Vec::with_capacity(DESCRIPTORS_MAX * DESCRIPTOR_LEN),
             reply: vec![0; PAGE + PAYLOAD_LEN],
-            folio: if pages { PAGE } else { PAYLOAD_LEN },
+            halt_poll: habits.halt_poll,
+            folio: if habits.pages { PAGE } else { PAYLOAD_LEN },
             tally: Tally {
                 latencies: Vec::with_capacity(1 << 18),
                 ..Tally::default()
@@ -284,10 +288,11 @@ impl<'queue> Driver<'queue> {
         }
     }
 
-    /// Sleeps on the interrupt, as a guest does, unless something is there.
+    /// Waits for a reply as a guest does under KVM: interrupts are on, but the host looks for one
+    /// for a while before it puts the processor to sleep.
     fn wait(&mut self) {
         while !self.queue.ring.has_used() {
-            if self.queue.ring.enable_interrupts() {
+            if self.queue.ring.enable_interrupts() && !self.sees_a_reply() {
                 assert!(
                     sys::wait_readable(&self.queue.call, PATIENCE),
                     "no reply in {PATIENCE:?}"
@@ -297,5 +302,19 @@ impl<'queue> Driver<'queue> {
             }
             self.queue.ring.disable_interrupts();
         }
+    }
+
+    /// Whether a reply comes while it looks.
+    fn sees_a_reply(&self) -> bool {
+        let end = Instant::now() + self.halt_poll;
+        while Instant::now() < end {
+            for _ in 0..16 {
+                if self.queue.ring.has_used() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        false
     }
 }

@@ -21,7 +21,7 @@ use super::Shares;
 use super::driver::{Actor, Driver, Slots};
 use super::host::{self, Footprint};
 use super::message::{Message, Reply};
-use super::options::Options;
+use super::options::{Habits, Options};
 use super::report;
 use super::side::{self, micros};
 
@@ -157,7 +157,7 @@ impl Subject {
         let before = host::cpu_time_of_tree(pid);
         let queue = &mut self.client.session.queue;
         let region = Arc::clone(&self.slots.0);
-        Driver::new(queue, actors, region, false).run(Duration::ZERO);
+        Driver::new(queue, actors, region, Habits::default()).run(Duration::ZERO);
         micros(host::cpu_time_of_tree(pid) - before, u64_of(steps))
     }
 }

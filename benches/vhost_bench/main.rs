@@ -137,7 +137,7 @@ fn measure(
     for _ in 0..options.rounds {
         floors.push(floor(test, native, options.period / 4));
         for (side, samples) in sides.iter_mut().zip(&mut samples) {
-            samples.push(side.run(test, depth, options.period, options.pages));
+            samples.push(side.run(test, depth, options.period, options.habits));
         }
     }
     (report::median(floors), samples)

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub(crate) const DEPTH_MAX: usize = 32;
 
 const USAGE: &str = "usage: vhost_bench --a COMMAND [--b COMMAND [--c COMMAND]] [--share DIR]
-       [--ms PERIOD] [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [--pages] [TEST...]
+       [--ms PERIOD] [--rounds N] [--depth N[,N...]] [--queues N[,N...]] [--pages]
+       [--halt-poll-us N] [TEST...]
        vhost_bench --syscalls --a COMMAND ... [TEST...]
        vhost_bench --inodes N[,N...] --a COMMAND ...
        vhost_bench --start --a COMMAND ...
@@ -16,7 +17,8 @@ COMMAND: a daemon with its options. --socket-path and --shared-dir are added, un
 {socket} or {share}, which stand for the two paths.
 DIR: where the shares are made (/dev/shm). PERIOD: of each run, in ms (300).
 N: 5 rounds, depths 1,8,32, queues 1. --pages: payload in single pages of 4 KiB, as guests
-without large folios send it. TEST: a name or a part of it.
+without large folios send it. --halt-poll-us: for so long the client looks for a reply before
+it sleeps (200), as KVM does for a processor of a guest. TEST: a name or a part of it.
 --syscalls: the system calls of one operation, by strace.
 --inodes: memory, descriptors and CPU time for so many known files.
 --start: time from the start of a daemon to its first reply.";
@@ -30,6 +32,24 @@ pub(crate) enum Mode {
     Start,
 }
 
+/// What the client has in common with a guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// Payload comes in single pages.
+    pub(crate) pages: bool,
+    /// How long it looks for a reply before it sleeps.
+    pub(crate) halt_poll: Duration,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Habits {
+            pages: false,
+            halt_poll: Duration::from_micros(200),
+        }
+    }
+}
+
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -41,7 +61,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) depths: Vec<usize>,
     pub(crate) queues: Vec<usize>,
-    pub(crate) pages: bool,
+    pub(crate) habits: Habits,
     tests: Vec<String>,
 }
 
@@ -57,7 +77,7 @@ impl Options {
             rounds: 5,
             depths: vec![1, 8, 32],
             queues: vec![1],
-            pages: false,
+            habits: Habits::default(),
             tests: Vec::new(),
         };
         let mut words = std::env::args().skip(1);
@@ -76,7 +96,10 @@ impl Options {
                 }
                 "--syscalls" => options.mode = Mode::Syscalls,
                 "--start" => options.mode = Mode::Start,
-                "--pages" => options.pages = true,
+                "--pages" => options.habits.pages = true,
+                "--halt-poll-us" => {
+                    options.habits.halt_poll = Duration::from_micros(u64::from(number(&value())));
+                }
                 "--help" | "-h" => help(),
                 // Cargo passes it on.
                 "--bench" => {}

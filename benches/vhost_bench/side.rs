@@ -19,7 +19,7 @@ use crate::common::usize_of64;
 
 use super::driver::{Actor, Driver, SlotBuffers, Slots, Tally};
 use super::host;
-use super::options::DEPTH_MAX;
+use super::options::{DEPTH_MAX, Habits};
 use super::places::Place;
 use super::script::{Script, State};
 use super::tests::Test;
@@ -110,7 +110,7 @@ impl Side {
         test: &Test,
         depth: usize,
         period: Duration,
-        pages: bool,
+        habits: Habits,
     ) -> Sample {
         let slots = depth.max(self.queues);
         let mut actors: Vec<Actors> = (0..self.queues).map(|_| Vec::new()).collect();
@@ -131,7 +131,7 @@ impl Side {
         }
         let pid = self.client.vm.daemon.main_pid();
         let cpu = host::cpu_time_of_tree(pid);
-        let tally = self.drive(actors, period, pages);
+        let tally = self.drive(actors, period, habits);
         let cpu = host::cpu_time_of_tree(pid) - cpu;
         for (node, fh) in handles {
             self.client.release(node, fh).expect("RELEASE");
@@ -140,7 +140,7 @@ impl Side {
     }
 
     /// Runs the queues at the same time.
-    fn drive(&mut self, actors: Vec<Actors>, period: Duration, pages: bool) -> Tally {
+    fn drive(&mut self, actors: Vec<Actors>, period: Duration, habits: Habits) -> Tally {
         let mut others: Vec<Queue> = (2..=actors.len())
             .map(|index| self.client.vm.take_queue(index))
             .collect();
@@ -151,7 +151,7 @@ impl Side {
                 .zip(actors)
                 .map(|(queue, actors)| {
                     let region = Arc::clone(&self.slots.0);
-                    let driver = Driver::new(queue, actors, region, pages);
+                    let driver = Driver::new(queue, actors, region, habits);
                     scope.spawn(move || driver.run(period))
                 })
                 .collect();

@@ -48,7 +48,7 @@ fn calls(
     to: &Path,
 ) -> Vec<(String, f64)> {
     let mut strace = attach(side.client.vm.daemon.main_pid(), to);
-    let sample = side.run(test, depth, options.period, options.pages);
+    let sample = side.run(test, depth, options.period, options.habits);
     sys::kill(strace.id(), libc::SIGINT);
     strace.wait().expect("strace ends");
     let table = fs::read_to_string(to).expect("strace wrote its table");
