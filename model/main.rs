@@ -1,6 +1,7 @@
-//! What: the node table under every order of steps that its threads can take.
+//! What: the node table and the wake-ups of a queue under every order of steps that their threads
+//! can take.
 //!
-//! In: `table.rs` and `lookup_count.rs` of the daemon, as they are. Out: status 0, or the first
+//! In: `table.rs`, `lookup_count.rs` and `ring.rs` (see [`transport`]) of the daemon, as they are. Out: status 0, or the first
 //! order that breaks a promise. Run it with
 //! `cargo run --manifest-path model/Cargo.toml --target-dir target/model` (some seconds): loom
 //! runs each scenario in all orders that the memory model of C11 allows, up to a bound.
@@ -14,6 +15,7 @@ mod lookup_count;
 #[path = "../src/passthrough/store/table.rs"]
 mod table;
 mod table_sync;
+mod transport;
 
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -55,11 +57,8 @@ fn insert(table: &Table<Node>, name: &'static str) -> Arc<Node> {
 }
 
 fn main() {
-    for (name, scenario) in [
-        (
-            "old number is never answered with a new node",
-            reuse as fn(),
-        ),
+    let table: [(&str, fn()); _] = [
+        ("old number is never answered with a new node", reuse),
         (
             "node is taken out once, and its slot is free once",
             remove_twice,
@@ -77,7 +76,8 @@ fn main() {
             "two last forgets and a lookup agree on who is last",
             two_forgets,
         ),
-    ] {
+    ];
+    for (name, scenario) in table.into_iter().chain(transport::scenarios()) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(PREEMPTIONS_MAX);
         model.check(scenario);

@@ -64,6 +64,7 @@ mod queue;
 mod reply_writer;
 mod request_reader;
 mod ring;
+mod ring_sync;
 mod worker;
 
 #[cfg(any(test, fuzzing))]

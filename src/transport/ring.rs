@@ -22,10 +22,11 @@
 //! of them sees the other's write, so a wake-up is never lost.
 
 use std::fmt;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::chain::{BrokenRing, Chain, DescriptorTable};
 use super::memory::{GuestRam, Window};
+use super::ring_sync::fence;
 
 /// Largest queue, VIRTIO 1.2 section 2.7.
 pub(super) const QUEUE_SIZE_MAX: u16 = 32768;
