@@ -118,7 +118,7 @@ impl Load {
     }
 }
 
-fn run(notify: NotifyMode, pool: &str, indirect: bool) {
+fn run(notify: NotifyMode, args: &[&str], indirect: bool) {
     let share = Share::new();
     let setup = Setup {
         notify,
@@ -126,7 +126,7 @@ fn run(notify: NotifyMode, pool: &str, indirect: bool) {
         ..Setup::default()
     };
     let setup = setup
-        .args(&["--thread-pool-size", pool])
+        .args(args)
         .queues(QUEUES)
         .queue_size(256)
         .memory(MemoryLayout::one(32 << 20));
@@ -167,25 +167,39 @@ fn run(notify: NotifyMode, pool: &str, indirect: bool) {
 
 #[test]
 fn no_wake_up_is_lost_with_event_idx() {
-    run(NotifyMode::EventIdx, "0", true);
+    run(NotifyMode::EventIdx, &["--thread-pool-size", "0"], true);
 }
 
 #[test]
 fn no_wake_up_is_lost_with_flags() {
-    run(NotifyMode::Flags, "0", true);
+    run(NotifyMode::Flags, &["--thread-pool-size", "0"], true);
 }
 
 #[test]
 fn no_wake_up_is_lost_with_event_idx_by_default() {
-    run(NotifyMode::EventIdx, "adaptive", true);
+    run(
+        NotifyMode::EventIdx,
+        &["--thread-pool-size", "adaptive"],
+        true,
+    );
 }
 
 #[test]
 fn no_wake_up_is_lost_with_event_idx_and_a_pool() {
-    run(NotifyMode::EventIdx, "4", true);
+    run(NotifyMode::EventIdx, &["--thread-pool-size", "4"], true);
 }
 
 #[test]
 fn no_wake_up_is_lost_with_flags_and_a_pool() {
-    run(NotifyMode::Flags, "4", false);
+    run(NotifyMode::Flags, &["--thread-pool-size", "4"], false);
+}
+
+#[test]
+fn no_wake_up_is_lost_without_polling() {
+    run(NotifyMode::EventIdx, &["--poll-us", "0"], true);
+}
+
+#[test]
+fn no_wake_up_is_lost_with_flags_while_polling() {
+    run(NotifyMode::Flags, &["--poll-us", "50"], true);
 }
