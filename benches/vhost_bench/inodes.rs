@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::common::request::{ENTRY_OUT, op};
@@ -204,6 +205,9 @@ fn native(share: &Path, count: usize) -> f64 {
     report::median(rounds.collect())
 }
 
+/// How long a daemon may take to give memory back.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(3);
+
 fn measure(command: &str, share: &Path, count: usize, side: char) {
     let mut subject = Subject::new(command, share, count);
     let before = subject.footprint();
@@ -213,9 +217,11 @@ fn measure(command: &str, share: &Path, count: usize, side: char) {
         .filter(|node| node.load(Ordering::Relaxed) != 0)
         .count();
     let with_all = subject.footprint();
-    let again = (0..3).map(|_| subject.walk(What::Lookup, AGAIN, STRIDE));
+    // The first rounds may still bring a daemon to keep descriptors for these.
+    let again = (0..7).map(|_| subject.walk(What::Lookup, AGAIN, STRIDE));
     let again = report::median(again.collect());
     let forget = subject.walk(What::Forget, count, 1);
+    thread::sleep(MEMORY_PATIENCE);
     let after = subject.footprint();
     let each = |now: Footprint| {
         let more = usize_of64(now.memory.saturating_sub(before.memory));

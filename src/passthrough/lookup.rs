@@ -2,16 +2,19 @@
 //!
 //! In: a directory's inode and one name, or a file that was just made. Out: an entry that grants
 //! one lookup. Invariants: identity is read from a pinned descriptor, or matches that of a node
-//! which is pinned; nothing is opened for more than `O_PATH`; links are never followed.
+//! which is pinned, or has the handle that the name has; nothing is opened for more than `O_PATH`; links are never followed.
 //!
 //! ```text
 //!   statx(name) -> known, pinned node? - yes -> done         1 system call
 //!        |             no
+//!        |         cold node, with the handle that the name has? - yes -> done       2
+//!        |             no
 //!      ENOENT      pin, statx(pinned) -> node                3, or 2 when it is known to be new
 //! ```
 //!
-//! A node that is not pinned may be a file of the past whose inode number is used again, so a
-//! name that seems to lead to it goes the long way, too: see `store::admit`.
+//! A node that is not pinned may be a file of the past whose inode number is used again, so the
+//! file handle decides. One that is asked for again goes the long way, to be pinned: see
+//! `store::admit`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -20,9 +23,10 @@ use super::PassthroughFs;
 use super::store::admit::{Arrival, Held, Interest, Surroundings};
 use super::store::guest_ino::Submounts;
 use super::store::inode::{Identity, Inode};
-use super::store::inodes::Granted;
+use super::store::inodes::{ByStat, Granted};
 use crate::fs::types::{Entry, FileName, LookupRef, NodeId};
 use crate::sys::errno::Result;
+use crate::sys::file_handle::FileHandle;
 use crate::sys::meta::{self, FileStat};
 use crate::sys::open;
 use crate::wire::flags::SessionFlags;
@@ -63,9 +67,23 @@ impl PassthroughFs {
     ) -> Result<Entry<'_>> {
         let stat = meta::stat_at(directory.fd, name.as_c_str())?;
         let identity = Identity::of(&stat);
-        // The node of a hit is pinned, so no other file can have its identity.
-        if let Some(granted) = self.store.grant_pinned(&identity, stat.file_type()) {
-            return Ok(self.entry(granted, &stat));
+        match self.store.grant_by_stat(&identity, stat.file_type()) {
+            // The node of a hit is pinned, so no other file can have its identity.
+            ByStat::Granted(granted) => return Ok(self.entry(granted, &stat)),
+            // One that is asked for again is worth a descriptor.
+            ByStat::Cold { was_used } if !was_used || interest == Interest::Listed => {
+                // A handle never comes back. If the name has now that of the node, the node's
+                // file has been there all the time, and nothing else had its inode number.
+                let handle = FileHandle::of_name(directory.fd, name.as_c_str());
+                let granted = handle.map(|handle| self.store.grant_named(&identity, &handle));
+                if let Ok(Some((granted, inode))) = granted {
+                    if interest == Interest::Asked {
+                        inode.touch();
+                    }
+                    return Ok(self.entry(granted, &stat));
+                }
+            }
+            ByStat::Cold { .. } | ByStat::Unknown => {}
         }
         // The name may lead elsewhere by now: from here on only the descriptor counts.
         self.pin(directory, name, interest)
@@ -127,7 +145,7 @@ impl PassthroughFs {
             place: directory.inode.identity.place,
             ino,
         };
-        if self.store.holds_pinned(&likely) {
+        if self.store.holds(&likely) {
             self.find(directory, name, Interest::Listed)
         } else {
             self.pin(directory, name, Interest::Listed)

@@ -156,6 +156,13 @@ impl Inode {
         }
     }
 
+    /// The guest has just shown interest.
+    pub(in crate::passthrough) fn touch(&self) {
+        if let Some(movable) = self.movable() {
+            movable.touch();
+        }
+    }
+
     /// Whether the guest holds it at this moment.
     pub(super) fn is_held(&self) -> bool {
         self.lookups.is_held()

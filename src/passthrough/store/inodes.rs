@@ -42,6 +42,7 @@ use super::guest_ino::{PlaceIndices, Whereabouts};
 use super::identities::{Identities, IdentityMap};
 use super::inode::{Found, Identity, Inode};
 use super::mounts::MountTable;
+use super::movable::Movable;
 use super::retired::{Forgotten, Retired};
 use super::table::{Numbered, Table};
 use super::trim::Trim;
@@ -67,6 +68,19 @@ impl Granted {
             whereabouts: inode.whereabouts,
         }
     }
+}
+
+/// What is known of a name by its identity and type alone.
+pub(in crate::passthrough) enum ByStat {
+    /// It is the node that was granted.
+    Granted(Granted),
+    /// It is a cold node or a later file with its inode number.
+    Cold {
+        /// The node was used since it became cold.
+        was_used: bool,
+    },
+    /// It is no node.
+    Unknown,
 }
 
 /// What is known of a file that is probably no node yet.
@@ -165,18 +179,27 @@ impl InodeStore {
     /// Grants a lookup of the node with this identity, if there is one that is pinned. Whoever
     /// asks has read identity and type of a file by name; when its inode number was given to
     /// another file since, the file that had it is not what is pinned now.
-    pub(in crate::passthrough) fn grant_pinned(
+    pub(in crate::passthrough) fn grant_by_stat(
         &self,
         identity: &Identity,
         file_type: FileType,
-    ) -> Option<Granted> {
+    ) -> ByStat {
         let map = self.lock_identity(identity);
-        let inode = map.get(identity)?;
-        // Pinned now, it has been the only file of that number since before it was pinned.
-        if inode.file_type != file_type || !inode.is_pinned() {
-            return None;
+        let Some(inode) = map.get(identity) else {
+            return ByStat::Unknown;
+        };
+        if inode.file_type != file_type {
+            return ByStat::Unknown;
         }
-        self.add_lookup(inode)
+        // Pinned now, it has been the only file of that number since before it was pinned.
+        if inode.is_pinned() {
+            return self
+                .add_lookup(inode)
+                .map_or(ByStat::Unknown, ByStat::Granted);
+        }
+        ByStat::Cold {
+            was_used: inode.movable().is_some_and(Movable::was_used),
+        }
     }
 
     /// The same for a file that the caller has pinned or open.
@@ -194,8 +217,8 @@ impl InodeStore {
     }
 
     /// Grants a lookup of the node with this identity if it is the file with this handle, which
-    /// the caller has pinned or open.
-    pub(super) fn grant_named(
+    /// the caller has pinned or open, or has read after the identity, by the same name.
+    pub(in crate::passthrough) fn grant_named(
         &self,
         identity: &Identity,
         handle: &FileHandle,
@@ -209,12 +232,9 @@ impl InodeStore {
         Some((granted, Arc::clone(inode)))
     }
 
-    /// Whether there is a pinned node with this identity. It may be gone by the time this
-    /// returns.
-    pub(in crate::passthrough) fn holds_pinned(&self, identity: &Identity) -> bool {
-        self.lock_identity(identity)
-            .get(identity)
-            .is_some_and(|inode| inode.is_pinned())
+    /// Whether there is a node with this identity. It may be gone by the time this returns.
+    pub(in crate::passthrough) fn holds(&self, identity: &Identity) -> bool {
+        self.lock_identity(identity).get(identity).is_some()
     }
 
     /// Grants a lookup of a file that the caller has pinned or open: of its node, or of a new

@@ -144,9 +144,17 @@ impl Movable {
             None if was_used && interest == Interest::Asked => self.budget.clock.put_idle_one_out(),
             taken => taken,
         };
-        if let Some(ticket) = ticket {
-            drop(self.pin(number, fd, ticket));
+        match ticket {
+            Some(ticket) => drop(self.pin(number, fd, ticket)),
+            // Not worth another try soon.
+            None => self.used.store(false, Ordering::Relaxed),
         }
+    }
+
+    /// Whether the guest has shown interest since the clock's hand came by, or since it became
+    /// cold.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     fn pin(&self, number: NodeId, fd: OwnedFd, ticket: FdTicket) -> NodeFd<'_> {
