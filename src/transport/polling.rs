@@ -22,7 +22,8 @@
 //! it worth saving, and two hyperthreads that copy at the same time hinder each other more than
 //! that (1 MiB at depth 8: 135 us one after the other, 230 us side by side).
 //!
-//! Invariants: at most half of the CPUs look at rings at once, and one if there is one CPU only.
+//! Invariants: at most half of the CPUs look at the rings of one daemon at once, and one if there is
+//! one CPU only. Other daemons are not counted: what they take shows as looks without use.
 //! Kicks stay suppressed meanwhile, and the ring is looked at once more after they are asked for,
 //! see drain.rs. Does not: know rings.
 
