@@ -74,7 +74,7 @@ impl Retrier {
     pub(super) fn watch(shared: &Arc<Shared>, site: &Arc<Site>) -> io::Result<()> {
         let retrier = &shared.retrier;
         let mut state = retrier.lock();
-        state.add(Arc::clone(site), DELAY_MIN);
+        state.take_up(Arc::clone(site));
         if !state.is_running {
             let shared = Arc::clone(shared);
             let started = thread::Builder::new()
@@ -125,13 +125,27 @@ impl Retrier {
 }
 
 impl State {
-    fn add(&mut self, site: Arc<Site>, delay: Duration) {
+    /// Somebody has just begun to wait at a site, which is the one that its node has now.
+    fn take_up(&mut self, site: Arc<Site>) {
         let known = self.list.get(&site.node);
-        if known.is_some_and(|watched| Arc::ptr_eq(&watched.site, &site)) {
-            return;
+        if !known.is_some_and(|watched| Arc::ptr_eq(&watched.site, &site)) {
+            self.list.insert(site.node, Watched::new(site, DELAY_MIN));
         }
+    }
+
+    /// A site was tried, and somebody waited there. If its node is in the list again, then by a
+    /// site that is as new or newer; this one may be gone by now.
+    fn put_back(&mut self, site: Arc<Site>, delay: Duration) {
+        self.list
+            .entry(site.node)
+            .or_insert_with(|| Watched::new(site, delay));
+    }
+}
+
+impl Watched {
+    fn new(site: Arc<Site>, delay: Duration) -> Self {
         let due = Instant::now() + delay;
-        self.list.insert(site.node, Watched { site, due, delay });
+        Watched { site, due, delay }
     }
 }
 
@@ -145,9 +159,39 @@ fn run(shared: &Arc<Shared>) {
                 Progress::Some => DELAY_MIN,
                 Progress::None => watched.delay.saturating_mul(2).min(DELAY_MAX),
             };
-            shared.retrier.lock().add(watched.site, delay);
+            shared.retrier.lock().put_back(watched.site, delay);
         }
         let rest = start.elapsed().saturating_mul(REST_FACTOR);
         not_before = Instant::now() + rest.min(REST_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(node: u64) -> Arc<Site> {
+        Arc::new(Site {
+            node: NodeId::new(node),
+            state: Mutex::new(None),
+        })
+    }
+
+    fn watches(state: &State, site: &Arc<Site>) -> bool {
+        let watched = state.list.get(&site.node);
+        watched.is_some_and(|watched| Arc::ptr_eq(&watched.site, site))
+    }
+
+    #[test]
+    fn site_that_was_tried_never_takes_the_place_of_a_newer_one() {
+        let (old, new) = (site(7), site(7));
+        let mut state = State::default();
+        state.take_up(Arc::clone(&new));
+        state.put_back(Arc::clone(&old), DELAY_MAX);
+        assert!(watches(&state, &new));
+        state.list.clear();
+        state.put_back(Arc::clone(&old), DELAY_MAX);
+        state.take_up(Arc::clone(&new));
+        assert!(watches(&state, &new));
     }
 }
