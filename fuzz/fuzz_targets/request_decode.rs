@@ -2,7 +2,10 @@
 //! five bytes choose what INIT agreed on and how much room the reply has; the sixth, whether the
 //! header's length and opcode are made likely ones, without which little gets far.
 #![no_main]
-#![allow(dead_code, reason = "test doubles are shared with tests that use more of them")]
+#![allow(
+    dead_code,
+    reason = "test doubles are shared with tests that use more of them"
+)]
 
 #[path = "../../tests/server/double.rs"]
 mod double;
@@ -18,8 +21,27 @@ use virtiofsd::wire::header::OutHeader;
 use virtiofsd::wire::pod::Plain;
 
 fn init(flags: u32, high: u32) -> Vec<u8> {
-    let words = [104, 26, 1, 0, 0, 0, 0, 0, 0, 0, 7, 45, 0x2_0000, flags | 1 << 30, high];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+    let words = [
+        104,
+        26,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        7,
+        45,
+        0x2_0000,
+        flags | 1 << 30,
+        high,
+    ];
+    let mut bytes: Vec<u8> = words
+        .iter()
+        .flat_map(|word: &u32| word.to_ne_bytes())
+        .collect();
     bytes.resize(104, 0);
     bytes
 }
@@ -45,6 +67,7 @@ fuzz_target!(|input: &[u8]| {
     let begun = server.handle(
         &mut SliceSource::new(&init(flags, flags.rotate_left(16))),
         &mut SliceSink::new(80),
+        Pace::Patient,
     );
     assert_eq!(begun, Outcome::Replied(80));
     let room = usize::from(room) * 5;

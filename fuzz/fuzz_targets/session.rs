@@ -8,7 +8,10 @@
 //! more a node that was granted. Everything granted and not taken back must be what replies said
 //! when the session is over: nothing.
 #![no_main]
-#![allow(dead_code, reason = "test doubles are shared with tests that use more of them")]
+#![allow(
+    dead_code,
+    reason = "test doubles are shared with tests that use more of them"
+)]
 
 #[path = "../../tests/server/double.rs"]
 mod double;
@@ -55,7 +58,10 @@ fn message(unique: u64, opcode: u8, node: u64, body: &[u8]) -> Vec<u8> {
 
 fn init_body() -> Vec<u8> {
     let words = [7, 45, 0x2_0000, u32::MAX, u32::MAX];
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+    let mut bytes: Vec<u8> = words
+        .iter()
+        .flat_map(|word: &u32| word.to_ne_bytes())
+        .collect();
     bytes.resize(64, 0);
     bytes
 }
