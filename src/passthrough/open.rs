@@ -277,9 +277,10 @@ impl PassthroughFs {
         let fs_type = self.file_systems.kind(inode.identity.place, file.as_fd());
         let keeps_pages = looks_at_contents(self.settings.cache, flags, fs_type);
         let host = self.host_flags(flags)?;
+        let is_reusable = Self::is_reusable(host, fs_type);
         // Without it, which is no error, the guest reads the file once more.
         let stat = match stat {
-            None if keeps_pages || host.is_empty() => meta::stat_fd(file.as_fd()).ok(),
+            None if keeps_pages || is_reusable => meta::stat_fd(file.as_fd()).ok(),
             known => known,
         };
         let stamp = stat.filter(|_| keeps_pages);
@@ -296,7 +297,8 @@ impl PassthroughFs {
         };
         let waiting = stamp.filter(|_| !is_known);
         let waiting = waiting.map(|stamp| WaitingStamp::new(Arc::clone(inode), stamp));
-        let reusable_in = stat.and_then(|stat| Self::state_for_reuse(host, fs_type, &stat));
+        let reusable_in = stat.filter(|_| is_reusable);
+        let reusable_in = reusable_in.and_then(|stat| Self::state_for_reuse(&stat));
         let handle = match self.opens_no_files() {
             true => self.keep_unopened(inode.id, file, access),
             false => self

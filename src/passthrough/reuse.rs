@@ -42,18 +42,15 @@ impl PassthroughFs {
         is_unchanged.then_some((reader.file, stat))
     }
 
-    /// The state that has to be the same when a file opened with `flags` is used again; none if
-    /// it cannot be.
-    pub(super) fn state_for_reuse(
-        flags: HostOpenFlags,
-        kind: FsType,
-        stat: &FileStat,
-    ) -> Option<ContentsStamp> {
-        if flags.is_empty() && file_systems::reports_nothing_at_close(kind) {
-            state_of(stat, LEFT_ALONE)
-        } else {
-            None
-        }
+    /// Whether a file opened with `flags` on such a file system may be used again.
+    pub(super) fn is_reusable(flags: HostOpenFlags, kind: FsType) -> bool {
+        flags.is_empty() && file_systems::reports_nothing_at_close(kind)
+    }
+
+    /// The state that has to be the same when a file is used again; none if it was changed too
+    /// lately.
+    pub(super) fn state_for_reuse(stat: &FileStat) -> Option<ContentsStamp> {
+        state_of(stat, LEFT_ALONE)
     }
 
     /// The guest has closed a file: keeps it for the next time, or closes it.

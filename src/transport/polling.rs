@@ -19,8 +19,8 @@
 //! thread did not run all the time.
 //!
 //! After work that took long there is no look either: the time that a wake-up takes is no part of
-//! it worth saving, and two hyperthreads that copy at the same time hinder each other more than
-//! that (1 MiB at depth 8: 135 us one after the other, 230 us side by side).
+//! it worth saving, and two processors that copy at the same time may hinder each other more than
+//! that (1 MiB at depth 8, on one machine: 135 us one after the other, 230 us side by side).
 //!
 //! Invariants: at most half of the CPUs look at the rings of one daemon at once, and one if there is
 //! one CPU only. Other daemons are not counted: what they take shows as looks without use.
