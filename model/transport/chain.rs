@@ -8,6 +8,8 @@ use super::memory::{GuestRam, Window};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BrokenRing {
     AvailJump(u16),
+    IndexOutOfRange(u16),
+    InFlight(u16),
     RingMemory,
 }
 

@@ -59,7 +59,7 @@ fn used_ring(mode: Mode) -> (GuestRam, AvailRing, UsedRing) {
     let ring = Ring::translate(&ram, SIZE, addresses, features).expect("a good ring");
     let (requests, mut returns) = ring.split(BEFORE).expect("its memory is there");
     returns.push(0, 0).expect("its memory is there");
-    returns.publish().expect("its memory is there");
+    returns.wants_signal().expect("its memory is there");
     (ram, requests, returns)
 }
 
@@ -110,7 +110,7 @@ fn signal(mode: Mode) {
         is_seen
     });
     returns.push(HEAD, LEN).expect("its memory is there");
-    let is_signalled = returns.publish().expect("its memory is there");
+    let is_signalled = returns.wants_signal().expect("its memory is there");
     let is_seen = driver.join().expect("the driver ends");
     assert!(is_seen || is_signalled, "the driver sleeps for ever");
 }

@@ -1,7 +1,7 @@
 //! What: how a request goes back to the guest.
 //!
-//! In: a chain and how its request ended. Out: exactly one used element for each chain, and a
-//! signal for each batch that the driver wants one for.
+//! In: a chain and how its request ended. Out: exactly one used element for each chain, which
+//! the driver can see at once, and a signal for each batch that it wants one for.
 //!
 //! Invariants: a [`Completion`] pushes its element once: when finished, with the length that the
 //! handler gave; when dropped without that (a panic, a chain that must not be served), with an
@@ -11,7 +11,7 @@
 //! the handler says or does afterwards.
 //!
 //! Lock: [`ReturnPath`] has the only lock of the request path. It is held for one element or one
-//! publication, never while a handler runs.
+//! signal, never while a handler runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,8 +45,6 @@ pub(super) struct ReturnPath {
 struct ReturnState {
     used: UsedRing,
     call: Option<Arc<Signal>>,
-    /// Heads of the elements that the driver does not see yet.
-    unpublished: Vec<u16>,
 }
 
 impl ReturnPath {
@@ -58,11 +56,7 @@ impl ReturnPath {
         counters: Arc<Counters>,
     ) -> ReturnPath {
         ReturnPath {
-            state: Mutex::new(ReturnState {
-                used,
-                call,
-                unpublished: Vec::new(),
-            }),
+            state: Mutex::new(ReturnState { used, call }),
             heads,
             counters,
         }
@@ -88,10 +82,12 @@ impl ReturnPath {
         self.lock().used.next()
     }
 
-    /// Writes one element, which the driver sees with the next flush.
+    /// Returns one chain. A driver that is at work sees it now, one that sleeps is woken by
+    /// [`ReturnPath::notify`].
     pub(super) fn push(&self, head: u16, len: u32) {
+        // Before the driver can see that it is back, and make it available again.
+        self.heads.leave(head);
         let mut state = self.lock();
-        state.unpublished.push(head);
         if state.used.push(head, len).is_err() {
             // The window was checked when the ring started, so this does not happen; if it did,
             // the request would be lost, and that must show somewhere.
@@ -99,17 +95,10 @@ impl ReturnPath {
         }
     }
 
-    /// Shows the driver what was pushed, with one signal at most.
-    pub(super) fn flush(&self) {
+    /// Wakes the driver for what was pushed, if it wants that, with one signal at most.
+    pub(super) fn notify(&self) {
         let mut state = self.lock();
-        if state.used.unpublished() == 0 {
-            return;
-        }
-        // Before the driver can see that they are back, and make them available again.
-        for head in state.unpublished.drain(..) {
-            self.heads.leave(head);
-        }
-        if state.used.publish() == Ok(true) {
+        if state.used.is_unasked() && state.used.wants_signal() == Ok(true) {
             self.signal(&state);
         }
     }

@@ -10,7 +10,7 @@
 //! same with its two steps the other way round (see ring.rs), and one of us sees the other.
 //!
 //! ```text
-//!   suppress kicks -> pop, serve, ... -> empty -> flush -> look for a while (polling.rs) -> empty
+//!   suppress kicks -> pop, serve, ... -> empty -> notify -> look for a while (polling.rs) -> empty
 //!        ^                                                        | a request            |
 //!        +--------------------------------------------------------+                      v
 //!        +------------------------------------ no --------- still empty? <-- ask for kicks
@@ -18,11 +18,12 @@
 //!                                                                v  sleep
 //! ```
 //!
-//! Batches: what is done is shown to the driver when the ring is empty, after
+//! Batches: the driver can see each reply as soon as it is there, and one that is at work takes it
+//! while we serve the next. It is woken for a batch of them: when the ring is empty, after
 //! [`BATCH_REPLIES_MAX`] replies, before a request that will probably take long, and before any
-//! that may when the one before has taken [`BATCH_AGE_MAX`]. So a reply waits for a slow request
-//! behind it once, not for each of a series. Requests without a reply (FORGET) do not count,
-//! nobody waits for them; so a burst of them costs one signal.
+//! that may when the one before has taken [`BATCH_AGE_MAX`]. So a driver that sleeps waits for a
+//! slow request behind its reply once, not for each of a series. Requests without a reply (FORGET)
+//! do not count, nobody waits for them; so a burst of them costs one signal.
 //!
 //! Does not: wait for kicks, see worker.rs.
 
@@ -45,7 +46,7 @@ use super::ring::AvailRing;
 /// longer than a signal costs.
 const BATCH_REPLIES_MAX: u16 = 16;
 
-/// A batch that has taken longer than this is shown before more is begun. A signal costs some
+/// The driver is told of a batch that has taken longer than this before more is begun. A signal costs some
 /// microseconds, on both sides, so less would cost more than it gains.
 const BATCH_AGE_MAX: Duration = Duration::from_micros(20);
 
@@ -129,8 +130,8 @@ pub(super) struct Drain {
     ram: Arc<GuestRam>,
     generation: u64,
     chain: Chain,
-    unflushed: u16,
-    unflushed_replies: u16,
+    unnotified: u16,
+    unnotified_replies: u16,
     /// When the last request that might have taken long was begun.
     varied_begun: Option<Instant>,
 }
@@ -154,8 +155,8 @@ impl Drain {
             ram,
             generation,
             chain: Chain::default(),
-            unflushed: 0,
-            unflushed_replies: 0,
+            unnotified: 0,
+            unnotified_replies: 0,
             varied_begun: None,
         }
     }
@@ -163,10 +164,10 @@ impl Drain {
     /// Serves until the ring is empty and kicks are asked for, or `stop` is set.
     ///
     /// # Errors
-    /// [`BrokenRing`]; what was done before is shown to the driver all the same.
+    /// [`BrokenRing`]; the driver is told of what was done before all the same.
     pub(super) fn run(&mut self, stop: &AtomicBool) -> Result<(), BrokenRing> {
         let drained = self.serve_all(stop);
-        self.flush();
+        self.notify();
         drained
     }
 
@@ -196,7 +197,7 @@ impl Drain {
                 }
                 self.serve_next()?;
             }
-            self.flush();
+            self.notify();
             let requests = &mut self.requests;
             // A ring that is broken is something, too: the next step finds out.
             let there = || stop.load(Ordering::Relaxed) || requests.has_request() != Ok(false);
@@ -247,35 +248,35 @@ impl Drain {
             return Ok(());
         }
         let peek = self.chain.peek(&self.ram);
-        self.flush_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
+        self.notify_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
         let completion = Completion::new(&self.context, &self.ram, &self.chain, peek);
         match completion::serve(self.context.handler.as_ref(), completion, pace) {
             Returned::WithReply => {
-                self.unflushed = self.unflushed.saturating_add(1);
-                self.unflushed_replies = self.unflushed_replies.saturating_add(1);
+                self.unnotified = self.unnotified.saturating_add(1);
+                self.unnotified_replies = self.unnotified_replies.saturating_add(1);
             }
-            Returned::Silent => self.unflushed = self.unflushed.saturating_add(1),
+            Returned::Silent => self.unnotified = self.unnotified.saturating_add(1),
             Returned::Later => {}
             Returned::Deferred => self.defer(peek),
         }
         // The second bound holds for a driver that makes entries available that we have not
         // returned yet.
-        if self.unflushed_replies >= BATCH_REPLIES_MAX || self.unflushed >= self.size {
-            self.flush();
+        if self.unnotified_replies >= BATCH_REPLIES_MAX || self.unnotified >= self.size {
+            self.notify();
         }
         Ok(())
     }
 
-    /// Shows the driver what is done, unless it need not wait for the next request.
-    fn flush_before(&mut self, next: Expected) {
+    /// Tells the driver what is done, unless it need not wait for the next request.
+    fn notify_before(&mut self, next: Expected) {
         match next {
             Expected::Brief => {}
-            Expected::Long => self.flush(),
+            Expected::Long => self.notify(),
             Expected::Varied => {
                 let now = Instant::now();
                 let begun = self.varied_begun.replace(now);
                 if begun.is_some_and(|begun| now.duration_since(begun) > BATCH_AGE_MAX) {
-                    self.flush();
+                    self.notify();
                 }
             }
         }
@@ -284,7 +285,7 @@ impl Drain {
     /// Hands the request in `self.chain` to the pool.
     fn defer(&mut self, peek: Option<Peek>) {
         // What is finished does not wait with us for a place among those under way, or a thread.
-        self.flush();
+        self.notify();
         self.context.lot.in_flight.enter(usize::from(self.size));
         let chain = std::mem::replace(&mut self.chain, self.context.take_chain());
         let context = Arc::clone(&self.context);
@@ -295,11 +296,11 @@ impl Drain {
         }
     }
 
-    fn flush(&mut self) {
-        if self.unflushed > 0 {
-            self.context.returns.flush();
-            self.unflushed = 0;
-            self.unflushed_replies = 0;
+    fn notify(&mut self) {
+        if self.unnotified > 0 {
+            self.context.returns.notify();
+            self.unnotified = 0;
+            self.unnotified_replies = 0;
             self.varied_begun = None;
         }
     }

@@ -11,7 +11,7 @@
 //!
 //! Invariants: a queue never has more requests under way than it has entries, however fast a
 //! hostile driver makes new ones available, and parked ones count; every request handed to the
-//! pool is counted until its used element is published or it is parked, so
+//! pool is counted until its used element is written or it is parked, so
 //! [`InFlight::wait_for_none`] means that no thread serves this queue any more. A job that the
 //! pool drops unserved answers EIO.
 //!
@@ -259,7 +259,7 @@ impl Drop for PoolJob {
                 self.peek,
             ));
         }
-        self.context.returns.flush();
+        self.context.returns.notify();
         self.context.keep_chain(std::mem::take(&mut self.chain));
         // Last: whoever waits for none may answer GET_VRING_BASE at once.
         self.context.lot.in_flight.leave();

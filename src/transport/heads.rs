@@ -3,7 +3,8 @@
 //! In: heads that were taken from the available ring, and heads whose used element the driver is
 //! about to see. Out: the refusal of a head that the driver gives a second time before it has
 //! the first one back. Two requests by one head would be answered twice, and the driver could
-//! not tell which of the two buffers is its own again.
+//! not tell which of the two buffers is its own again. A head that is there a second time, and is
+//! looked at only when the first is back, is the available ring's business (ring.rs).
 //!
 //! Invariant: a head is under way from [`Heads::enter`] until [`Heads::leave`], which comes
 //! before the driver can see the used element: one that follows the rules is never refused.

@@ -129,7 +129,7 @@ impl Lot {
             exit.send(&held.request, held.reply.as_deref());
             self.in_flight.unpark(1);
         }
-        exit.returns.flush();
+        exit.returns.notify();
         state.running = Some(Running { exit, place });
     }
 
@@ -190,7 +190,7 @@ impl Lot {
             Some(running) => {
                 running.exit.send(&request, reply);
                 self.in_flight.unpark(1);
-                running.exit.returns.flush();
+                running.exit.returns.notify();
             }
             None => {
                 let reply = reply.map(<[u8]>::to_vec);
@@ -214,7 +214,7 @@ impl Lot {
 }
 
 impl Exit {
-    /// Writes the reply and the used element, which the driver sees with the next flush.
+    /// Writes the reply and the used element, without waking the driver.
     fn send(&self, request: &ParkedRequest, reply: Option<&[u8]>) {
         let failure = OutHeader::failure(request.unique, Errno::EIO.raw());
         let reply = reply

@@ -153,7 +153,7 @@ impl Ring {
             used: self.used.clone(),
             avail: self.avail.clone(),
             next: next_used,
-            published: next_used,
+            asked: next_used,
             signalled: None,
         };
         let requests = AvailRing {
@@ -168,6 +168,8 @@ impl Ring {
             used: self.used,
             next: next_avail,
             seen: next_avail,
+            taken: 0,
+            taken_with: vec![0; usize::from(self.size)],
         };
         Ok((requests, returns))
     }
@@ -200,6 +202,10 @@ pub(super) struct AvailRing {
     next: u16,
     /// avail.idx as last read: requests before it are there.
     seen: u16,
+    /// Requests taken so far: `next`, but never the same again.
+    taken: u64,
+    /// For each head, what `taken` becomes when all requests are taken that were there when it was.
+    taken_with: Vec<u64>,
 }
 
 impl AvailRing {
@@ -243,6 +249,17 @@ impl AvailRing {
             .load_u16(element(self.next, self.size, 2), Ordering::Relaxed)
             .ok_or(BrokenRing::RingMemory)?;
         chain.load(head, &self.table, ram)?;
+        let taken_with = self
+            .taken_with
+            .get_mut(usize::from(head))
+            .ok_or(BrokenRing::IndexOutOfRange(head))?;
+        // It was there before the driver could have the first one back.
+        if self.taken < *taken_with {
+            return Err(BrokenRing::InFlight(head));
+        }
+        let waiting = self.seen.wrapping_sub(self.next);
+        *taken_with = self.taken.saturating_add(u64::from(waiting));
+        self.taken = self.taken.saturating_add(1);
         self.next = self.next.wrapping_add(1);
         Ok(true)
     }
@@ -250,6 +267,7 @@ impl AvailRing {
     /// Gives the request that was taken last back: it counts as never taken.
     pub(super) fn put_back(&mut self) {
         self.next = self.next.wrapping_sub(1);
+        self.taken = self.taken.saturating_sub(1);
     }
 
     /// Asks the driver not to kick while we are at it. With EVENT_IDX there is nothing to do:
@@ -302,14 +320,15 @@ pub(super) struct UsedRing {
     avail: Window,
     /// Where the next element goes.
     next: u16,
-    /// used.idx as last written.
-    published: u16,
+    /// `next` when we last asked whether the driver wants a signal.
+    asked: u16,
     /// used.idx when we last decided about a signal; none before the first time.
     signalled: Option<u16>,
 }
 
 impl UsedRing {
-    /// Writes one element; the driver sees it after [`UsedRing::publish`].
+    /// Returns one element: the driver sees it from here on. Whether it wants to be woken for it
+    /// is for [`UsedRing::wants_signal`] to say.
     pub(super) fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
         let [h0, h1] = head.to_le_bytes();
         let [l0, l1, l2, l3] = len.to_le_bytes();
@@ -320,7 +339,10 @@ impl UsedRing {
             )
             .ok_or(BrokenRing::RingMemory)?;
         self.next = self.next.wrapping_add(1);
-        Ok(())
+        // Pairs with the driver's acquire of used.idx.
+        self.used
+            .store_u16(IDX, self.next, Ordering::Release)
+            .ok_or(BrokenRing::RingMemory)
     }
 
     /// Where the next element goes.
@@ -328,18 +350,14 @@ impl UsedRing {
         self.next
     }
 
-    /// Elements written and not published.
-    pub(super) fn unpublished(&self) -> u16 {
-        self.next.wrapping_sub(self.published)
+    /// Whether elements were returned that [`UsedRing::wants_signal`] was not asked about.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.next != self.asked
     }
 
-    /// Shows the driver all elements. True when it wants a signal for them.
-    pub(super) fn publish(&mut self) -> Result<bool, BrokenRing> {
-        // Pairs with the driver's acquire of used.idx.
-        self.used
-            .store_u16(IDX, self.next, Ordering::Release)
-            .ok_or(BrokenRing::RingMemory)?;
-        self.published = self.next;
+    /// Whether the driver wants a signal for what was returned since the last call.
+    pub(super) fn wants_signal(&mut self) -> Result<bool, BrokenRing> {
+        self.asked = self.next;
         // See the file head: our used.idx before our load of used_event or flags.
         fence(Ordering::SeqCst);
         if self.event_idx {

@@ -192,41 +192,41 @@ fn lost_signals_are_counted_and_cost_nothing_else() {
 }
 
 #[test]
-fn entry_offered_again_before_it_came_back_breaks_the_queue() {
-    for threads in [0, 2] {
-        let mut bench = Bench::new(MODES[0], threads, 3);
-        bench.start_all();
-        assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
-        bench.drivers[1].request(&bench.memory, 0, (BLOCK, 2), 64);
-        bench.kick(1);
-        bench.wait_until("it is under way", |bench| bench.handler.under_way() == 1);
-        bench.drivers[1].offer(0);
-        bench.drivers[1].publish();
-        bench.kick_hard(1);
-        // The queue's own thread sees it when the first one is done, others before that.
-        if threads == 0 {
-            bench.handler.open_gate();
-        }
-        bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
-        bench.handler.open_gate();
-        assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
-        assert_eq!(bench.handler.served(), 2, "and only that");
-        assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
-        assert_eq!(bench.stop(1), 2, "the second one is not taken");
-    }
+fn entry_offered_again_while_it_is_served_breaks_the_queue() {
+    let mut bench = Bench::new(MODES[0], 2, 3);
+    bench.start_all();
+    assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
+    bench.drivers[1].request(&bench.memory, 0, (BLOCK, 2), 64);
+    bench.kick(1);
+    bench.wait_until("it is under way", |bench| bench.handler.under_way() == 1);
+    bench.drivers[1].offer(0);
+    bench.drivers[1].publish();
+    bench.kick_hard(1);
+    bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+    bench.handler.open_gate();
+    assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
+    assert_eq!(bench.handler.served(), 2, "and only that");
+    assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
+    assert_eq!(bench.stop(1), 2, "the second one is not taken");
 }
 
 #[test]
-fn entry_offered_twice_at_once_is_served_once() {
-    let mut bench = Bench::new(MODES[0], 0, 2);
-    bench.drivers[1].request(&bench.memory, 0, (ECHO, 2), 64);
-    bench.drivers[1].offer(0);
-    bench.drivers[1].publish();
-    bench.start_all();
-    bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
-    assert_eq!(bench.wait_used(1), (0, 16));
-    assert_eq!(bench.drivers[1].used_idx(), 1);
-    assert_eq!(bench.stop(1), 1);
+fn entry_offered_again_before_it_came_back_breaks_a_queue_with_one_thread() {
+    for more_first in [false, true] {
+        let mut bench = Bench::new(MODES[0], 0, 2);
+        bench.drivers[1].request(&bench.memory, 0, (ECHO, 2), 64);
+        if more_first {
+            bench.drivers[1].request(&bench.memory, 2, (ECHO, 3), 64);
+        }
+        bench.drivers[1].offer(0);
+        bench.drivers[1].publish();
+        bench.start_all();
+        bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
+        let answered = 1 + u16::from(more_first);
+        assert_eq!(bench.drivers[1].used_idx(), answered, "once");
+        assert_eq!(bench.stop(1), u32::from(answered));
+    }
 }
 
 #[test]

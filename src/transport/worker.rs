@@ -8,7 +8,7 @@
 //!              |               |
 //!              | broken ring   | stop asked
 //!              v               v
-//!           report      wait until nothing is under way -> flush, ask for kicks -> end
+//!           report      wait until nothing is under way -> notify, ask for kicks -> end
 //!              |               ^
 //!              +---------------+
 //! ```

@@ -122,10 +122,12 @@ fn requests_and_completions_wrap_at_65536_in_both_modes() {
             let popped = setting.requests.pop(&mut chain, &setting.ram);
             assert_eq!(popped, Ok(true));
             assert_eq!(setting.requests.pop(&mut chain, &setting.ram), Ok(false));
-            setting.returns.push(chain.head(), 16).expect("in range");
-            assert_eq!(setting.driver.collect(), None, "not published yet");
+            assert_eq!(setting.driver.collect(), None, "not returned yet");
             setting.driver.request_signals();
-            assert_eq!(setting.returns.publish(), Ok(true));
+            setting.returns.push(chain.head(), 16).expect("in range");
+            assert!(setting.returns.is_unasked());
+            assert_eq!(setting.returns.wants_signal(), Ok(true));
+            assert!(!setting.returns.is_unasked());
             assert_eq!(setting.driver.collect(), Some(((round % 2) * 2, 16)));
         }
     }
@@ -149,31 +151,39 @@ fn pop_after_avail_idx_jumped_or_went_back_is_a_broken_ring() {
 }
 
 #[test]
-fn publish_honours_no_interrupt_without_event_idx() {
+fn wants_signal_honours_no_interrupt_without_event_idx() {
     let mut setting = setting(4, MODES[0], 0);
     for (flags, wanted) in [(0, true), (1, false), (0, true)] {
         setting.driver.set_avail_flags(flags);
         setting.returns.push(0, 0).expect("in range");
-        assert_eq!(setting.returns.publish(), Ok(wanted));
+        assert_eq!(setting.returns.wants_signal(), Ok(wanted));
     }
 }
 
 #[test]
-fn publish_with_event_idx_signals_only_when_the_event_is_passed() {
+fn wants_signal_with_event_idx_only_when_the_event_is_passed() {
     let mut setting = setting(8, MODES[1], 0);
     setting.driver.request_signals();
-    let publish = |returns: &mut UsedRing, count| {
+    let wants_signal = |returns: &mut UsedRing, count| {
         for _ in 0..count {
             returns.push(0, 0).expect("in range");
         }
-        returns.publish()
+        returns.wants_signal()
     };
-    assert_eq!(publish(&mut setting.returns, 1), Ok(true), "first ever");
-    assert_eq!(publish(&mut setting.returns, 2), Ok(false), "event passed");
+    assert_eq!(
+        wants_signal(&mut setting.returns, 1),
+        Ok(true),
+        "first ever"
+    );
+    assert_eq!(
+        wants_signal(&mut setting.returns, 2),
+        Ok(false),
+        "event passed"
+    );
     setting.driver.last_used = 4;
     setting.driver.request_signals();
-    assert_eq!(publish(&mut setting.returns, 1), Ok(false), "3 to 4");
-    assert_eq!(publish(&mut setting.returns, 3), Ok(true), "4 to 7");
+    assert_eq!(wants_signal(&mut setting.returns, 1), Ok(false), "3 to 4");
+    assert_eq!(wants_signal(&mut setting.returns, 3), Ok(true), "4 to 7");
 }
 
 #[test]
