@@ -29,6 +29,7 @@ use crate::sys::errno::Result;
 use crate::sys::file_handle::FileHandle;
 use crate::sys::meta::{self, FileStat};
 use crate::sys::open;
+use crate::sys::path_ops::PlaceAt;
 use crate::wire::flags::SessionFlags;
 
 /// Numbers of nodes are never used again, nor by another run of the daemon, so all of them are
@@ -152,13 +153,19 @@ impl PassthroughFs {
         }
     }
 
-    /// The entry of a file that was just made and opened: no name is looked up for it.
-    pub(super) fn entry_of_new(&self, parent: &Inode, opened: BorrowedFd<'_>) -> Result<Entry<'_>> {
+    /// The entry of a file that was just made and opened. What has its name by now does not
+    /// matter.
+    pub(super) fn entry_of_new(
+        &self,
+        parent: &Inode,
+        opened: BorrowedFd<'_>,
+        place: Option<PlaceAt<'_>>,
+    ) -> Result<Entry<'_>> {
         let stat = meta::stat_fd(opened)?;
         self.entry_of_arrival(
             &Surroundings::inside(parent),
             Arrival {
-                held: Held::Open(opened),
+                held: Held::Open(opened, place),
                 stat: &stat,
                 interest: Interest::Asked,
             },

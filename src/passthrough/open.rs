@@ -123,7 +123,7 @@ impl PassthroughFs {
             name,
         };
         self.label_or_remove(at, file.as_fd(), contexts)?;
-        self.grant_new(parent, HeldFd::new(file, ticket), request.flags)
+        self.grant_new(parent, HeldFd::new(file, ticket), Some(at), request.flags)
     }
 
     /// Opens what was there already. The guest believed that it was not, so it has checked no
@@ -174,7 +174,7 @@ impl PassthroughFs {
                 .with_room(|| open::create_unnamed(directory.as_fd(), flags, request.mode))
         })?;
         self.label(file.as_fd(), &request.security_contexts)?;
-        self.grant_new(&parent, HeldFd::new(file, ticket), request.flags)
+        self.grant_new(&parent, HeldFd::new(file, ticket), None, request.flags)
     }
 
     /// Runs one step that makes something, as a caller and with its umask. Without DONT_MASK the
@@ -223,9 +223,10 @@ impl PassthroughFs {
         &self,
         parent: &Inode,
         file: HeldFd,
+        place: Option<PlaceAt<'_>>,
         flags: OpenFlags,
     ) -> Result<(Entry<'_>, Opened<'_>)> {
-        let entry = self.entry_of_new(parent, file.as_fd())?;
+        let entry = self.entry_of_new(parent, file.as_fd(), place)?;
         let inode = self.inode_of(&entry)?;
         let flags = match self.opens_no_files() {
             true => OpenFlags::RDWR,

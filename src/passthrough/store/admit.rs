@@ -27,8 +27,9 @@ use super::mounts::{Mount, Object};
 use super::movable::Movable;
 use crate::sys::errno::Result;
 use crate::sys::file_handle::FileHandle;
-use crate::sys::meta::{FileStat, FileType};
+use crate::sys::meta::{self, FileStat, FileType};
 use crate::sys::open;
+use crate::sys::path_ops::PlaceAt;
 use crate::sys::proc_fd::ProcFd;
 
 /// How the caller holds the file.
@@ -36,22 +37,38 @@ use crate::sys::proc_fd::ProcFd;
 pub(in crate::passthrough) enum Held<'a> {
     /// By a pinned descriptor that the node may keep.
     Pinned(OwnedFd),
-    /// By an open one that somebody else needs.
-    Open(BorrowedFd<'a>),
+    /// By an open one that somebody else needs, and where it was a moment ago, if it has a name.
+    Open(BorrowedFd<'a>, Option<PlaceAt<'a>>),
 }
 
 impl Held<'_> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Held::Pinned(fd) => fd.as_fd(),
-            Held::Open(fd) => fd.as_fd(),
+            Held::Open(fd, _) => fd.as_fd(),
         }
     }
 
-    fn into_pinned(self, proc_fd: &ProcFd, budget: &FdBudget) -> Result<OwnedFd> {
-        match self {
-            Held::Pinned(fd) => Ok(fd),
-            Held::Open(fd) => budget.with_room(|| open::pin_again(proc_fd, fd)),
+    fn into_pinned(
+        self,
+        proc_fd: &ProcFd,
+        budget: &FdBudget,
+        identity: &Identity,
+    ) -> Result<OwnedFd> {
+        let (fd, place) = match self {
+            Held::Pinned(fd) => return Ok(fd),
+            Held::Open(fd, place) => (fd, place),
+        };
+        // To find it by its name, and see that it is the one, takes half the time of the way
+        // through proc. While it is open no other file can have its identity.
+        let named = place.and_then(|at| open::pin_beneath(at.directory, at.name).ok());
+        let same = named.filter(|named| {
+            let stat = meta::stat_fd(named.as_fd());
+            stat.is_ok_and(|stat| Identity::of(&stat) == *identity)
+        });
+        match same {
+            Some(named) => Ok(named),
+            None => budget.with_room(|| open::pin_again(proc_fd, fd)),
         }
     }
 }
@@ -118,7 +135,7 @@ impl InodeStore {
                 if let Some(movable) = inode.movable() {
                     match arrival.held {
                         Held::Pinned(fd) => movable.repin(inode.id, fd, arrival.interest),
-                        Held::Open(_) => movable.touch(),
+                        Held::Open(..) => movable.touch(),
                     }
                 }
                 return Ok(granted);
@@ -184,7 +201,9 @@ impl InodeStore {
             Reach::Movable(self.movable(proc_fd, &mount, arrival, handle)?)
         } else {
             let ticket = self.budget().take()?;
-            let pinned = arrival.held.into_pinned(proc_fd, self.budget())?;
+            let pinned = arrival
+                .held
+                .into_pinned(proc_fd, self.budget(), &identity)?;
             Reach::Fixed(FixedFd::new(pinned, Some(ticket)))
         };
         Ok(Found {
@@ -224,7 +243,10 @@ impl InodeStore {
                 }
             }
         };
-        let pinned = arrival.held.into_pinned(proc_fd, budget)?;
+        let stat = arrival.stat;
+        let pinned = arrival
+            .held
+            .into_pinned(proc_fd, budget, &Identity::of(stat))?;
         Ok(Movable::pinned(mount, kind, pinned, ticket))
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 
@@ -15,6 +16,7 @@ use crate::fs::filesystem::{
 use crate::fs::types::{NodeId, SecurityContexts};
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
+use crate::sys::path_ops::PlaceAt;
 use crate::wire::flags::OpenFlags;
 
 const O_TRUNC: u32 = 0o1000;
@@ -206,6 +208,35 @@ fn create_errors_leave_nothing() {
     assert_eq!(error(&mode_three), Errno::EINVAL);
     assert!(!guest.share.join("new").exists());
     guest.forget(file);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn new_file_is_the_one_that_was_opened_whatever_has_its_name() {
+    let guest = Guest::new();
+    guest.share.write("other", b"other");
+    symlink("mine", guest.share.join("link")).unwrap();
+    fs::create_dir(guest.share.join("dir")).unwrap();
+    let root = guest.fs.store.get(ROOT).unwrap();
+    let directory = root.reach().unwrap();
+    for name in [c"mine", c"other", c"link", c"dir", c"missing"] {
+        guest.share.write("mine", name.to_bytes());
+        let mine = fs::File::open(guest.share.join("mine")).unwrap();
+        let ino = mine.metadata().unwrap().ino();
+        let at = PlaceAt {
+            directory: directory.as_fd(),
+            name,
+        };
+        let entry = guest.fs.entry_of_new(&root, mine.as_fd(), Some(at));
+        let node = keep(entry.unwrap());
+        drop(mine);
+        fs::remove_file(guest.share.join("mine")).unwrap();
+        let attr = guest.fs.getattr(node, None).unwrap().attr;
+        assert_eq!(attr.ino, ino, "{name:?}");
+        let open = guest.open(node, 0);
+        assert_eq!(guest.read(open, 0, 64), Ok(name.to_bytes().to_vec()));
+        guest.close(open);
+    }
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
