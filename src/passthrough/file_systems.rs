@@ -117,6 +117,15 @@ pub(super) const fn dates_every_change(kind: FsType) -> bool {
     }
 }
 
+/// Whether files have a time of birth, by the clock of this host, that nobody can choose. Others
+/// take one from elsewhere, or have none.
+pub(super) const fn dates_births(kind: FsType) -> bool {
+    match kind {
+        FsType::Ext | FsType::Xfs | FsType::Btrfs | FsType::F2fs | FsType::Tmpfs => true,
+        FsType::Bcachefs | FsType::Zfs | FsType::Fuse | FsType::Fat | FsType::Other => false,
+    }
+}
+
 /// Whether a file handle leads to its file for as long as that exists. FUSE and FAT find a file
 /// by handle only while the host has it cached.
 pub(super) const fn keeps_handles(kind: FsType) -> bool {

@@ -68,8 +68,8 @@ impl PassthroughFs {
     ) -> Result<Entry<'_>> {
         let stat = meta::stat_at(directory.fd, name.as_c_str())?;
         let identity = Identity::of(&stat);
-        match self.store.grant_by_stat(&identity, stat.file_type()) {
-            // The node of a hit is pinned, so no other file can have its identity.
+        match self.store.grant_by_stat(&identity, &stat, interest) {
+            // No other file can have its identity: it is pinned, or has the same time of birth.
             ByStat::Granted(granted) => return Ok(self.entry(granted, &stat)),
             // One that is asked for again is worth a descriptor.
             ByStat::Cold { was_used } if !was_used || interest == Interest::Listed => {

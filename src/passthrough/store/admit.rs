@@ -238,7 +238,7 @@ impl InodeStore {
             None => {
                 let handle = handle.map_or_else(|| FileHandle::of_fd(arrival.held.as_fd()), Ok);
                 match handle {
-                    Ok(handle) => return Ok(Movable::cold(mount, kind, handle)),
+                    Ok(handle) => return Ok(Movable::cold(mount, kind, handle, arrival.stat)),
                     Err(_) => budget.take()?,
                 }
             }

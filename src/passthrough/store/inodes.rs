@@ -37,6 +37,7 @@
 
 use std::sync::{Arc, MutexGuard};
 
+use super::admit::Interest;
 use super::fd_budget::FdBudget;
 use super::guest_ino::{PlaceIndices, Whereabouts};
 use super::identities::{Identities, IdentityMap};
@@ -49,7 +50,7 @@ use super::trim::Trim;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::file_handle::FileHandle;
-use crate::sys::meta::FileType;
+use crate::sys::meta::FileStat;
 
 /// One lookup of a node that has just been counted for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,29 +177,39 @@ impl InodeStore {
         self.by_number.get(node.raw())
     }
 
-    /// Grants a lookup of the node with this identity, if there is one that is pinned. Whoever
-    /// asks has read identity and type of a file by name; when its inode number was given to
-    /// another file since, the file that had it is not what is pinned now.
+    /// Grants a lookup of the node with this identity, if there is one that is pinned, or was born
+    /// when that file was. Whoever asks has read what it says of a file by name; when its inode
+    /// number was given to another file since, the file that had it is not what is pinned now.
     pub(in crate::passthrough) fn grant_by_stat(
         &self,
         identity: &Identity,
-        file_type: FileType,
+        stat: &FileStat,
+        interest: Interest,
     ) -> ByStat {
         let map = self.lock_identity(identity);
         let Some(inode) = map.get(identity) else {
             return ByStat::Unknown;
         };
-        if inode.file_type != file_type {
+        if inode.file_type != stat.file_type() {
             return ByStat::Unknown;
         }
+        let movable = inode.movable();
         // Pinned now, it has been the only file of that number since before it was pinned.
         if inode.is_pinned() {
             return self
                 .add_lookup(inode)
                 .map_or(ByStat::Unknown, ByStat::Granted);
         }
-        ByStat::Cold {
-            was_used: inode.movable().is_some_and(Movable::was_used),
+        let was_used = movable.is_some_and(Movable::was_used);
+        match movable.filter(|movable| movable.is_surely(stat)) {
+            Some(movable) => {
+                if interest == Interest::Asked {
+                    movable.touch();
+                }
+                self.add_lookup(inode)
+                    .map_or(ByStat::Cold { was_used }, ByStat::Granted)
+            }
+            None => ByStat::Cold { was_used },
         }
     }
 

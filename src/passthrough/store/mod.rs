@@ -20,6 +20,7 @@
 //! ```
 
 pub(super) mod admit;
+mod birth;
 mod clock;
 pub(super) mod contents;
 pub(super) mod fd_budget;

@@ -16,12 +16,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::fd_budget::{FdBudget, FdTicket};
 use super::inode::FileSystemPlace;
 use crate::log_limit::guest_log;
-use crate::passthrough::file_systems::keeps_handles;
+use crate::passthrough::file_systems::{dates_births, keeps_handles};
 use crate::passthrough::settings::HandlePolicy;
 use crate::passthrough::setup::HandleProblem;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::file_handle::FileHandle;
-use crate::sys::fs_type;
+use crate::sys::fs_type::{self, FsType};
 use crate::sys::meta::{DeviceNumber, FileType};
 use crate::sys::open::{self, HostOpenFlags};
 use crate::sys::proc_fd::ProcFd;
@@ -37,12 +37,19 @@ pub(in crate::passthrough) struct Mount {
     budget: Arc<FdBudget>,
     /// Closed before its ticket is given back. The root's has none: there is room for it.
     opened: Option<(OwnedFd, Option<FdTicket>)>,
+    /// Whether no two of its files are born at once, one after the other.
+    dates_births: bool,
 }
 
 impl Mount {
     /// Whether its files can be opened by handle.
     pub(super) fn has_handles(&self) -> bool {
         self.opened.is_some()
+    }
+
+    /// Whether a file's time of birth tells it from all others that ever had its inode number.
+    pub(super) fn dates_births(&self) -> bool {
+        self.dates_births
     }
 
     /// The descriptors of all mounts.
@@ -117,6 +124,7 @@ impl MountTable {
             plain: Arc::new(Mount {
                 budget: Arc::clone(budget),
                 opened: None,
+                dates_births: false,
             }),
             mounts: Mutex::default(),
             complained: Mutex::default(),
@@ -125,8 +133,8 @@ impl MountTable {
             HandlePolicy::Never => return Ok(table.without_handles()),
             HandlePolicy::Prefer | HandlePolicy::Mandatory => probe(readable.as_fd()),
         };
-        match (probed, policy) {
-            (Ok(()), _) => {}
+        let kind = match (probed, policy) {
+            (Ok(kind), _) => kind,
             (Err(problem), HandlePolicy::Mandatory) => return Err(problem),
             (Err(problem), HandlePolicy::Never | HandlePolicy::Prefer) => {
                 log::warn!(
@@ -136,10 +144,11 @@ impl MountTable {
                 table.policy = HandlePolicy::Never;
                 return Ok(table.without_handles());
             }
-        }
+        };
         let mount = Arc::new(Mount {
             budget: Arc::clone(budget),
             opened: Some((readable, None)),
+            dates_births: dates_births(kind),
         });
         table
             .lock()
@@ -165,8 +174,8 @@ impl MountTable {
         if let Some(mount) = self.lock().get(&key).and_then(Weak::upgrade) {
             return Ok(mount);
         }
-        let opened = match self.open(proc_fd, object) {
-            Ok(opened) => Some(opened),
+        let (opened, dates_births) = match self.open(proc_fd, object) {
+            Ok((opened, kind)) => (Some(opened), dates_births(kind)),
             // That says nothing of the mount.
             Err(HandleProblem::Open(errno @ (Errno::ENFILE | Errno::EMFILE))) => return Err(errno),
             Err(problem) => {
@@ -174,7 +183,7 @@ impl MountTable {
                 if self.policy == HandlePolicy::Mandatory {
                     return Err(Errno::EIO);
                 }
-                None
+                (None, false)
             }
         };
         // What cannot be opened at all says nothing of its mount: the next object may tell.
@@ -182,6 +191,7 @@ impl MountTable {
         let mount = Arc::new(Mount {
             budget: Arc::clone(&self.budget),
             opened,
+            dates_births,
         });
         if !is_verdict {
             return Ok(mount);
@@ -203,7 +213,7 @@ impl MountTable {
         &self,
         proc_fd: &ProcFd,
         object: &Object<'_>,
-    ) -> std::result::Result<(OwnedFd, Option<FdTicket>), HandleProblem> {
+    ) -> std::result::Result<((OwnedFd, Option<FdTicket>), FsType), HandleProblem> {
         let ticket = self.budget.take().map_err(HandleProblem::Open)?;
         let readable = self
             .budget
@@ -221,8 +231,8 @@ impl MountTable {
                 | FileType::Unknown => Err(Errno::ENXIO),
             })
             .map_err(HandleProblem::Open)?;
-        probe(readable.as_fd())?;
-        Ok((readable, Some(ticket)))
+        let kind = probe(readable.as_fd())?;
+        Ok(((readable, Some(ticket)), kind))
     }
 
     fn complain(&self, key: MountKey, object: &Object<'_>, problem: &HandleProblem) {
@@ -272,12 +282,13 @@ fn can_be_opened(file_type: FileType) -> bool {
     matches!(file_type, FileType::Directory | FileType::Regular)
 }
 
-/// Tries on one file what will be done with all.
-fn probe(readable: BorrowedFd<'_>) -> std::result::Result<(), HandleProblem> {
+/// Tries on one file what will be done with all, and says on what kind of file system.
+fn probe(readable: BorrowedFd<'_>) -> std::result::Result<FsType, HandleProblem> {
     let kind = fs_type::fs_type(readable).map_err(HandleProblem::Open)?;
     if !keeps_handles(kind) {
         return Err(HandleProblem::Volatile);
     }
     let handle = FileHandle::of_fd(readable).map_err(HandleProblem::None)?;
-    handle.pin(readable).map(drop).map_err(HandleProblem::Pin)
+    handle.pin(readable).map_err(HandleProblem::Pin)?;
+    Ok(kind)
 }

@@ -21,8 +21,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::SystemTime;
 
 use super::admit::Interest;
+use super::birth::Birth;
 use super::clock::{Kind, RingIndex};
 use super::fd_budget::{FdBudget, FdTicket, HeldFd};
 use super::inode::NodeFd;
@@ -31,7 +33,7 @@ use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
 use crate::sys::fd_cell::{FdCell, FdLease};
 use crate::sys::file_handle::FileHandle;
-use crate::sys::meta;
+use crate::sys::meta::{self, FileStat};
 
 /// A file that is reached by descriptor or by handle. See the module head.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(in crate::passthrough) struct Movable {
     pub(super) is_in_ring: AtomicBool,
     /// Used since the clock's hand came by, or since it became cold.
     used: AtomicBool,
+    /// When its file was made, once that tells it from others.
+    birth: Birth,
 }
 
 impl Movable {
@@ -61,9 +65,15 @@ impl Movable {
         node
     }
 
-    /// A file that is known by its handle only.
-    pub(super) fn cold(mount: &Arc<Mount>, kind: Kind, handle: FileHandle) -> Self {
+    /// A file that is known by its handle only, and is open at this moment.
+    pub(super) fn cold(
+        mount: &Arc<Mount>,
+        kind: Kind,
+        handle: FileHandle,
+        stat: &FileStat,
+    ) -> Self {
         let node = Self::new(mount, kind);
+        node.note_birth(mount, stat);
         // It is empty: nobody else has seen the node yet.
         let _ = node.handle.set(handle);
         node
@@ -79,7 +89,19 @@ impl Movable {
             ring: None,
             is_in_ring: AtomicBool::new(false),
             used: AtomicBool::new(false),
+            birth: Birth::default(),
         }
+    }
+
+    fn note_birth(&self, mount: &Mount, stat: &FileStat) {
+        if mount.dates_births() {
+            self.birth.note(stat, SystemTime::now());
+        }
+    }
+
+    /// Whether a file with its identity is surely its own, although it is cold.
+    pub(super) fn is_surely(&self, stat: &FileStat) -> bool {
+        self.birth.is_of(stat)
     }
 
     /// It becomes the node with this number. The clock counts it, and is told of it when the
@@ -237,8 +259,12 @@ impl Movable {
 
     fn has_way_back(&self, lease: &FdLease<'_>) -> bool {
         // In this order: most that are let go have just been removed, and need no name any more.
-        if !meta::stat_fd(lease.as_fd()).is_ok_and(|stat| stat.nlink != 0) {
+        let stat = meta::stat_fd(lease.as_fd());
+        let Some(stat) = stat.ok().filter(|stat| stat.nlink != 0) else {
             return false;
+        };
+        if let Some(mount) = self.mount.upgrade() {
+            self.note_birth(&mount, &stat);
         }
         self.find_name(lease);
         self.handle.get().is_some()
