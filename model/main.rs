@@ -73,6 +73,14 @@ fn main() {
             lookup_and_forget,
         ),
         (
+            "lookup without a lock that races the last forget is not lost",
+            hinted_lookup_and_forget,
+        ),
+        (
+            "lookups with and without a lock agree on the node",
+            hinted_and_locked_lookups,
+        ),
+        (
             "two last forgets and a lookup agree on who is last",
             two_forgets,
         ),
@@ -186,7 +194,16 @@ impl Store {
         })
     }
 
-    /// `grant_pinned`, or `insert` when it finds nothing.
+    /// `grant_by_hint`, with a number that was once the right one, or else as `look_up`.
+    fn look_up_hinted(&self, hint: u64) -> u64 {
+        let found = self.by_number.get(hint);
+        match found.filter(|node| node.lookups.add_if_held()) {
+            Some(node) => node.number,
+            None => self.look_up(),
+        }
+    }
+
+    /// `grant_by_stat`, or `insert` when it finds nothing.
     fn look_up(&self) -> u64 {
         let mut map = self.by_identity.lock().unwrap();
         if let Some(node) = &*map {
@@ -244,6 +261,45 @@ fn lookup_and_forget() {
     forgetter.join().unwrap();
     assert!(store.holds(second));
     store.forget(second);
+    assert!(!store.holds(first) && !store.holds(second));
+    store.assert_is_empty();
+}
+
+fn hinted_lookup_and_forget() {
+    let store = Store::new();
+    let first = store.look_up();
+    let forgetter = {
+        let store = Arc::clone(&store);
+        thread::spawn(move || store.forget(first))
+    };
+    let second = store.look_up_hinted(first);
+    assert!(store.holds(second));
+    forgetter.join().unwrap();
+    let third = store.look_up_hinted(first);
+    assert_eq!(second, third);
+    store.forget(second);
+    assert!(store.holds(second));
+    store.forget(second);
+    assert!(!store.holds(first) && !store.holds(second));
+    store.assert_is_empty();
+}
+
+fn hinted_and_locked_lookups() {
+    let store = Store::new();
+    let first = store.look_up();
+    let other = {
+        let store = Arc::clone(&store);
+        thread::spawn(move || {
+            let number = store.look_up_hinted(first);
+            assert!(store.holds(number));
+            store.forget(number);
+        })
+    };
+    store.forget(first);
+    let second = store.look_up();
+    assert!(store.holds(second));
+    store.forget(second);
+    other.join().unwrap();
     assert!(!store.holds(first) && !store.holds(second));
     store.assert_is_empty();
 }

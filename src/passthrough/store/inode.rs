@@ -176,6 +176,12 @@ impl Inode {
         }
     }
 
+    /// Whether a file with its identity is surely its own, although no descriptor is kept.
+    pub(super) fn is_surely(&self, stat: &FileStat) -> bool {
+        self.movable()
+            .is_some_and(|movable| movable.is_surely(stat))
+    }
+
     /// Whether it is the file with that handle, as far as that is known.
     pub(super) fn is_named(&self, handle: &FileHandle) -> bool {
         match &self.reach {

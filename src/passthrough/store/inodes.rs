@@ -20,9 +20,11 @@
 //!
 //! ```text
 //!   LOOKUP (hit)                      FORGET
-//!   lock identity shard               number -> node       (no lock)
-//!   find node, count += 1             count -= n           (no lock)
-//!   unlock                            if it is 0 now:
+//!   hint -> number -> node (no lock)  number -> node       (no lock)
+//!   its identity? count > 0? += 1     count -= n           (no lock)
+//!   else: lock identity shard         if it is 0 now:
+//!         find node, count += 1
+//!         unlock
 //!                                       lock identity shard
 //!                                       count still 0? remove from both maps, or retire
 //!                                       unlock, close
@@ -40,6 +42,7 @@ use std::sync::{Arc, MutexGuard};
 use super::admit::Interest;
 use super::fd_budget::FdBudget;
 use super::guest_ino::{PlaceIndices, Whereabouts};
+use super::hints::Hints;
 use super::identities::{Identities, IdentityMap};
 use super::inode::{Found, Identity, Inode};
 use super::mounts::MountTable;
@@ -114,6 +117,7 @@ pub(in crate::passthrough) struct InodeStore {
     root: Arc<Inode>,
     by_number: Arc<Table<Inode>>,
     by_identity: Identities,
+    hints: Hints,
     retired: Retired,
     trim: Arc<Trim>,
     pub(super) mounts: MountTable,
@@ -137,6 +141,7 @@ impl InodeStore {
             root: Arc::new(Inode::new(NodeId::ROOT, root)),
             by_number,
             by_identity: Identities::new(),
+            hints: Hints::new(),
             retired: Retired::default(),
             trim: Arc::default(),
             mounts,
@@ -178,39 +183,52 @@ impl InodeStore {
     }
 
     /// Grants a lookup of the node with this identity, if there is one that is pinned, or was born
-    /// when that file was. Whoever asks has read what it says of a file by name; when its inode
-    /// number was given to another file since, the file that had it is not what is pinned now.
+    /// when that file was. Whoever asks has read `stat` by name; if the inode number was given to
+    /// another file since, the file that had it is not what is pinned now: that has been the only
+    /// one of its number since before it was pinned.
     pub(in crate::passthrough) fn grant_by_stat(
         &self,
         identity: &Identity,
         stat: &FileStat,
         interest: Interest,
     ) -> ByStat {
+        if let Some(granted) = self.grant_by_hint(identity, stat, interest) {
+            return ByStat::Granted(granted);
+        }
         let map = self.lock_identity(identity);
-        let Some(inode) = map.get(identity) else {
+        let inode = map.get(identity);
+        let Some(inode) = inode.filter(|inode| inode.file_type == stat.file_type()) else {
             return ByStat::Unknown;
         };
-        if inode.file_type != stat.file_type() {
-            return ByStat::Unknown;
-        }
-        let movable = inode.movable();
-        // Pinned now, it has been the only file of that number since before it was pinned.
-        if inode.is_pinned() {
-            return self
-                .add_lookup(inode)
-                .map_or(ByStat::Unknown, ByStat::Granted);
-        }
-        let was_used = movable.is_some_and(Movable::was_used);
-        match movable.filter(|movable| movable.is_surely(stat)) {
-            Some(movable) => {
-                if interest == Interest::Asked {
-                    movable.touch();
-                }
-                self.add_lookup(inode)
-                    .map_or(ByStat::Cold { was_used }, ByStat::Granted)
+        let was_used = inode.movable().is_some_and(Movable::was_used);
+        let is_it = inode.is_pinned() || inode.is_surely(stat);
+        match is_it.then(|| self.add_lookup(inode)).flatten() {
+            Some(granted) => {
+                note_interest(inode, interest);
+                self.hints.put(identity, inode.id);
+                ByStat::Granted(granted)
             }
+            None if inode.is_pinned() => ByStat::Unknown,
             None => ByStat::Cold { was_used },
         }
+    }
+
+    /// The same without a lock, for most nodes that the guest holds.
+    fn grant_by_hint(
+        &self,
+        identity: &Identity,
+        stat: &FileStat,
+        interest: Interest,
+    ) -> Option<Granted> {
+        let inode = self.by_number.get(self.hints.get(identity)?.raw())?;
+        let is_it = inode.identity == *identity
+            && inode.file_type == stat.file_type()
+            && (inode.is_pinned() || inode.is_surely(stat));
+        if !is_it || !inode.lookups.add_if_held() {
+            return None;
+        }
+        note_interest(&inode, interest);
+        Some(Granted::of(&inode))
     }
 
     /// The same for a file that the caller has pinned or open.
@@ -245,7 +263,10 @@ impl InodeStore {
 
     /// Whether there is a node with this identity. It may be gone by the time this returns.
     pub(in crate::passthrough) fn holds(&self, identity: &Identity) -> bool {
-        self.lock_identity(identity).get(identity).is_some()
+        let hinted = self.hints.get(identity);
+        let hinted = hinted.and_then(|node| self.by_number.get(node.raw()));
+        hinted.is_some_and(|inode| inode.identity == *identity)
+            || self.lock_identity(identity).get(identity).is_some()
     }
 
     /// Grants a lookup of a file that the caller has pinned or open: of its node, or of a new
@@ -300,6 +321,7 @@ impl InodeStore {
             .insert_with(|number| Inode::new(NodeId::new(number), found));
         if let Some(inode) = &inode {
             map.insert(Arc::clone(inode));
+            self.hints.put(&identity, inode.id);
         }
         drop(map);
         drop(pushed_out);
@@ -441,5 +463,14 @@ impl InodeStore {
         let by_number = self.by_number.iter().filter(|inode| inode.is_held());
         let by_identity = self.by_identity.each().map(|map| map.held_count());
         (by_number.count(), by_identity.sum())
+    }
+}
+
+/// The guest has asked for a node, or met it in a listing. Every lookup of what is pinned counts.
+fn note_interest(inode: &Inode, interest: Interest) {
+    if let Some(movable) = inode.movable()
+        && (interest == Interest::Asked || movable.is_pinned())
+    {
+        movable.touch();
     }
 }

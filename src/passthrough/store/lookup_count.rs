@@ -22,11 +22,20 @@ impl LookupCount {
         self.0.load(Ordering::Acquire) != 0
     }
 
-    /// One more.
+    /// One more. Only under the lock.
     pub(super) fn add(&self) {
         // AcqRel here and in `take` order the counts of one node; whether a node may go is
         // decided under the lock.
         self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One more, unless there is none. Needs no lock.
+    pub(super) fn add_if_held(&self) -> bool {
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |lookups| {
+                (lookups != 0).then(|| lookups.saturating_add(1))
+            })
+            .is_ok()
     }
 
     /// So many less, but not below 0. True if none is left.

@@ -26,6 +26,7 @@ pub(super) mod contents;
 pub(super) mod fd_budget;
 pub(super) mod guest_ino;
 pub(super) mod handles;
+mod hints;
 mod identities;
 pub(super) mod idle_readers;
 pub(super) mod inode;
