@@ -7,11 +7,12 @@
 //! access control lists, which exist only for guests that agreed on POSIX_ACL (see `acl`).
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use super::PassthroughFs;
 use super::acl::{ACCESS_ACL, is_acl};
-use super::store::inode::NodeFd;
+use super::store::inode::{Inode, NodeFd};
 use crate::fs::filesystem::SetXattrRequest;
 use crate::fs::types::NodeId;
 use crate::sys::errno::{Errno, Result};
@@ -21,6 +22,30 @@ use crate::xattr_map::{NameBuffer, Verdict};
 
 /// Room for the host's list of names of most files.
 const SHORT_LIST_LEN: usize = 1024;
+
+/// By what a node's attributes are read.
+enum Source<'a> {
+    /// A file that is open, however.
+    Open(BorrowedFd<'a>),
+    /// The node's own descriptor, by way of /proc/self/fd.
+    Pinned(&'a FsThread, NodeFd<'a>),
+}
+
+impl Source<'_> {
+    fn get(&self, name: &CStr, buf: &mut [u8]) -> Result<usize> {
+        match self {
+            Source::Open(file) => xattr::get_of_open(*file, name, buf),
+            Source::Pinned(thread, pinned) => xattr::get(thread, pinned.as_fd(), name, buf),
+        }
+    }
+
+    fn list(&self, buf: &mut [u8]) -> Result<usize> {
+        match self {
+            Source::Open(file) => xattr::list_of_open(*file, buf),
+            Source::Pinned(thread, pinned) => xattr::list(thread, pinned.as_fd(), buf),
+        }
+    }
+}
 
 impl PassthroughFs {
     /// Sets an attribute.
@@ -56,12 +81,12 @@ impl PassthroughFs {
     /// `ENOSYS`, `EBADF`, `ENODATA` also by the rules, and for an access control list that cannot
     /// be there; `EOPNOTSUPP` by the rules, `ERANGE` when it is longer than `buf`.
     pub(super) fn node_xattr(&self, node: NodeId, name: &CStr, buf: &mut [u8]) -> Result<usize> {
-        self.with_target(node, |thread, pinned| {
+        self.with_source(node, |source| {
             let mut room = NameBuffer::new();
             let is_list = is_acl(name.to_bytes()) && self.has_acl();
             let got = self
                 .host_xattr_name(name, &mut room, Errno::ENODATA)
-                .and_then(|host_name| xattr::get(thread, pinned.as_fd(), host_name, buf));
+                .and_then(|host_name| source.get(host_name, buf));
             let len = match got {
                 // A guest with lists asks for them to check permissions, and would refuse
                 // everything for any other reason why there is none.
@@ -80,19 +105,19 @@ impl PassthroughFs {
     /// # Errors
     /// `ENOSYS`, `EBADF`, `ERANGE` when it is longer than `buf`.
     pub(super) fn list_node_xattrs(&self, node: NodeId, buf: &mut [u8]) -> Result<usize> {
-        self.with_target(node, |thread, pinned| {
+        self.with_source(node, |source| {
             if self.settings.xattr_map.is_none() && self.has_acl() {
-                return xattr::list(thread, pinned.as_fd(), buf);
+                return source.list(buf);
             }
             // The host's list may be longer than what the guest may see of it, so it is read in
             // full even if the guest has less room.
             let mut short = [0; SHORT_LIST_LEN];
             let mut long = Vec::new();
-            let host_list = match xattr::list(thread, pinned.as_fd(), &mut short) {
+            let host_list = match source.list(&mut short) {
                 Ok(len) => short.get(..len),
                 Err(Errno::ERANGE) => {
                     long.resize(LIST_LEN_MAX, 0);
-                    let len = xattr::list(thread, pinned.as_fd(), &mut long)?;
+                    let len = source.list(&mut long)?;
                     long.get(..len)
                 }
                 Err(errno) => return Err(errno),
@@ -113,17 +138,36 @@ impl PassthroughFs {
         })
     }
 
+    /// Runs a step that reads attributes. They are most often asked for while the file is open: by
+    /// execve(2), and by the first write(2).
+    fn with_source<T>(
+        &self,
+        node: NodeId,
+        step: impl FnOnce(&Source<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let inode = self.target(node)?;
+        if let Some(handle) = self.handles.any_file_of(node) {
+            return step(&Source::Open(handle.file()?));
+        }
+        let thread = FsThread::current(&self.proc_fd)?;
+        step(&Source::Pinned(&thread, inode.reach()?))
+    }
+
     fn with_target<T>(
         &self,
         node: NodeId,
         step: impl FnOnce(&FsThread, NodeFd<'_>) -> Result<T>,
     ) -> Result<T> {
-        if !self.settings.xattr {
-            return Err(Errno::ENOSYS);
-        }
-        let inode = self.store.get(node)?;
+        let inode = self.target(node)?;
         let thread = FsThread::current(&self.proc_fd)?;
         step(&thread, inode.reach()?)
+    }
+
+    fn target(&self, node: NodeId) -> Result<Arc<Inode>> {
+        match self.settings.xattr {
+            true => self.store.get(node),
+            false => Err(Errno::ENOSYS),
+        }
     }
 
     /// The host's name of an attribute. `denied` is what the guest gets for a name that the rules

@@ -155,8 +155,10 @@ const FILES: &[Rule] = &[
     allow("fchownat", "SETATTR of the owner; dropping set-id bits"),
     allow("utimensat", "SETATTR of times"),
     allow("getxattr", "GETXATTR; ACLs, capabilities of files"),
+    allow("fgetxattr", "GETXATTR of an open file"),
     allow("setxattr", "SETXATTR; ACLs, security labels"),
     allow("listxattr", "LISTXATTR"),
+    allow("flistxattr", "LISTXATTR of an open file"),
     allow("removexattr", "REMOVEXATTR"),
     allow_if(
         "ioctl",

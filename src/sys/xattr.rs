@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "system calls")]
 
 use std::ffi::{CStr, c_int};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use bitflags::bitflags;
 
@@ -85,6 +85,26 @@ pub fn get(_cwd: &FsThread, pinned: BorrowedFd<'_>, name: &CStr, buf: &mut [u8])
     })
 }
 
+/// fgetxattr(2) of a file that is open, and not only pinned: a third of the time.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_of_open(file: BorrowedFd<'_>, name: &CStr, buf: &mut [u8]) -> Result<usize> {
+    retry(|| {
+        // SAFETY: the name is NUL-terminated and `buf` is writable for the length that is passed;
+        // both outlive the call.
+        let len = unsafe {
+            libc::fgetxattr(
+                file.as_raw_fd(),
+                name.as_ptr(),
+                buf.as_mut_ptr().cast(),
+                buf.len(),
+            )
+        };
+        check_len(len)
+    })
+}
+
 /// listxattr(2); with an empty `buf`, only the length in bytes.
 ///
 /// # Errors
@@ -97,6 +117,18 @@ pub fn list(_cwd: &FsThread, pinned: BorrowedFd<'_>, buf: &mut [u8]) -> Result<u
         let len = unsafe {
             libc::listxattr(file.as_c_str().as_ptr(), buf.as_mut_ptr().cast(), buf.len())
         };
+        check_len(len)
+    })
+}
+
+/// flistxattr(2) of a file that is open.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_of_open(file: BorrowedFd<'_>, buf: &mut [u8]) -> Result<usize> {
+    retry(|| {
+        // SAFETY: `buf` is writable for the length that is passed, and outlives the call.
+        let len = unsafe { libc::flistxattr(file.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len()) };
         check_len(len)
     })
 }

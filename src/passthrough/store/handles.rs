@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::contents::{ContentsStamp, WaitingStamp};
 use super::fd_budget::HeldFd;
@@ -111,10 +112,15 @@ impl Numbered for Handle {
 /// What guests send where they have no handle.
 const NO_NUMBER: u64 = 0;
 
+/// Places for the file that was opened last; a node has one, which it shares with others.
+const LATEST_COUNT: usize = 1024;
+
 /// The files and directories that the guest has open.
 #[derive(Debug)]
 pub(in crate::passthrough) struct HandleStore {
     by_number: Table<Handle>,
+    /// By node, the number of a handle that it may have.
+    latest: Box<[AtomicU64]>,
 }
 
 impl HandleStore {
@@ -122,6 +128,9 @@ impl HandleStore {
     pub(in crate::passthrough) fn new() -> Self {
         HandleStore {
             by_number: Table::new(NO_NUMBER.saturating_add(1)),
+            latest: std::iter::repeat_with(|| AtomicU64::new(NO_NUMBER))
+                .take(LATEST_COUNT)
+                .collect(),
         }
     }
 
@@ -154,7 +163,25 @@ impl HandleStore {
             probe: ProbeCell::default(),
         });
         let handle = handle.ok_or(Errno::ENFILE)?;
+        if let (Open::File(_), Some(latest)) = (&handle.open, self.latest(node)) {
+            // Relaxed: it is a number to begin with; `get` looks whose it is.
+            latest.store(handle.number, Ordering::Relaxed);
+        }
         Ok(HandleId::new(handle.number))
+    }
+
+    /// A file of this node that the guest has open, if that is easily found. Nobody may read or
+    /// write through it: how it was opened is the guest's affair.
+    pub(in crate::passthrough) fn any_file_of(&self, node: NodeId) -> Option<Arc<Handle>> {
+        let handle = HandleId::new(self.latest(node)?.load(Ordering::Relaxed));
+        let found = self.get(OpenNode { node, handle }).ok()?;
+        found.file().is_ok().then_some(found)
+    }
+
+    fn latest(&self, node: NodeId) -> Option<&AtomicU64> {
+        // Node ids are numbered one after the other.
+        let index = node.raw().checked_rem(u64::try_from(LATEST_COUNT).ok()?)?;
+        self.latest.get(usize::try_from(index).ok()?)
     }
 
     /// What a handle stands for.

@@ -1,10 +1,11 @@
 //! SETXATTR, GETXATTR, LISTXATTR, REMOVEXATTR.
 
 use std::ffi::CStr;
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 
-use super::share::{Guest, NO_NODE, NOTHING_LEFT, ROOT, is_root_or_says_why_not};
+use super::share::{Guest, NO_NODE, NOTHING_LEFT, ROOT, is_root_or_says_why_not, released};
 use crate::fs::filesystem::{FileSystem, SetXattrRequest};
 use crate::fs::types::NodeId;
 use crate::passthrough::settings::{CachePolicy, Settings};
@@ -41,6 +42,53 @@ fn xattr_operations_are_unknown_while_switched_off() {
     );
     assert_eq!(guest.fs.listxattr(ROOT, &mut buf), Err(Errno::ENOSYS));
     assert_eq!(guest.fs.removexattr(ROOT, c"user.a"), Err(Errno::ENOSYS));
+}
+
+#[test]
+fn xattr_of_a_file_that_is_open_is_that_of_its_node() {
+    let guest = guest_with_xattr();
+    let names = [c"file", c"other"];
+    for name in names {
+        guest.share.write(name.to_str().unwrap(), b"");
+    }
+    let nodes = names.map(|name| guest.lookup(ROOT, name));
+    for (node, name) in nodes.iter().zip(names) {
+        if set(&guest, *node, c"user.a", name.to_bytes(), 0) == Err(Errno::EOPNOTSUPP) {
+            println!("skipped: no user xattrs on the file system of the temporary directory");
+            return;
+        }
+    }
+    let value_of = |node| {
+        let mut buf = [0; 32];
+        let len = guest.fs.getxattr(node, c"user.a", &mut buf)?;
+        assert_eq!(guest.fs.listxattr(node, &mut []), Ok(7));
+        Ok(buf[..len].to_vec())
+    };
+    for flags in [0, 1, 2] {
+        let open = nodes.map(|node| guest.open(node, flags));
+        fs::rename(guest.share.join("file"), guest.share.join("moved")).unwrap();
+        for (node, name) in nodes.iter().zip(names) {
+            assert_eq!(value_of(*node), Ok(name.to_bytes().to_vec()), "{flags}");
+        }
+        // One handle after the other goes, and what was open last may be open no more.
+        let again = guest.open(nodes[0], flags);
+        for open in [again, open[0]] {
+            guest.fs.release(&released(open)).unwrap();
+            assert_eq!(value_of(nodes[0]), Ok(b"file".to_vec()), "{flags}");
+        }
+        guest.fs.release(&released(open[1])).unwrap();
+        fs::rename(guest.share.join("moved"), guest.share.join("file")).unwrap();
+    }
+    let open = guest.open(nodes[1], 0);
+    guest.forget(nodes[1]);
+    assert_eq!(
+        value_of(nodes[1]),
+        Err(Errno::EBADF),
+        "the node is forgotten"
+    );
+    guest.fs.release(&released(open)).unwrap();
+    guest.forget(nodes[0]);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
 #[test]
