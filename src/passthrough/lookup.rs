@@ -57,7 +57,10 @@ impl PassthroughFs {
             inode: parent,
             fd: reached.as_fd(),
         };
-        self.find(directory, name, Interest::Asked)
+        match parent.news.are_likely() {
+            true => self.pin(directory, name, Interest::Asked),
+            false => self.find(directory, name, Interest::Asked),
+        }
     }
 
     fn find(
@@ -70,7 +73,10 @@ impl PassthroughFs {
         let identity = Identity::of(&stat);
         match self.store.grant_by_stat(&identity, &stat, interest) {
             // No other file can have its identity: it is pinned, or has the same time of birth.
-            ByStat::Granted(granted) => return Ok(self.entry(granted, &stat)),
+            ByStat::Granted(granted) => {
+                directory.inode.news.note_known();
+                return Ok(self.entry(granted, &stat));
+            }
             // One that is asked for again is worth a descriptor.
             ByStat::Cold { was_used } if !was_used || interest == Interest::Listed => {
                 // A handle never comes back. If the name has now that of the node, the node's
@@ -81,6 +87,7 @@ impl PassthroughFs {
                     if interest == Interest::Asked {
                         inode.touch();
                     }
+                    directory.inode.news.note_known();
                     return Ok(self.entry(granted, &stat));
                 }
             }
@@ -121,6 +128,10 @@ impl PassthroughFs {
         let budget = self.store.budget();
         let pinned = budget.with_room(|| open::pin_beneath(directory.fd, name.as_c_str()))?;
         let stat = meta::stat_fd(pinned.as_fd())?;
+        match self.store.holds(&Identity::of(&stat)) {
+            true => directory.inode.news.note_known(),
+            false => directory.inode.news.note_new(),
+        }
         self.entry_of_arrival(
             &Surroundings::inside(directory.inode),
             Arrival {

@@ -7,6 +7,7 @@
 //! handles. Does not: count lookups for itself (see `inodes`).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::contents::KnownContents;
@@ -50,6 +51,38 @@ impl Identity {
                 dev: stat.dev,
             },
             ino: stat.ino,
+        }
+    }
+}
+
+/// Whether names that a guest looks up in a directory lead to files that are no nodes yet: then to
+/// pin them at once saves asking first what they are. A guess, from the last few.
+#[derive(Debug, Default)]
+pub(in crate::passthrough) struct News(AtomicU8);
+
+impl News {
+    /// New files in a row that make the next one likely to be new, too.
+    const LIKELY: u8 = 2;
+
+    /// Whether the next file is probably new.
+    pub(in crate::passthrough) fn are_likely(&self) -> bool {
+        // Relaxed here and below: it is a guess.
+        self.0.load(Ordering::Relaxed) >= Self::LIKELY
+    }
+
+    /// A file was new. Written only if that changes something, like the next: queues that look up
+    /// names in one directory shall not fight for it.
+    pub(in crate::passthrough) fn note_new(&self) {
+        let before = self.0.load(Ordering::Relaxed);
+        if before < Self::LIKELY {
+            self.0.store(before.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// A file was a node already.
+    pub(in crate::passthrough) fn note_known(&self) {
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -112,6 +145,8 @@ pub(in crate::passthrough) struct Inode {
     pub(in crate::passthrough) file_type: FileType,
     /// Where it is, for its number in the guest.
     pub(in crate::passthrough) whereabouts: Whereabouts,
+    /// Of a directory, whether what is looked up in it is mostly new.
+    pub(in crate::passthrough) news: News,
     /// What the guest has in its page cache.
     pub(in crate::passthrough) known_contents: KnownContents,
     /// How to reach it.
@@ -135,6 +170,7 @@ impl Inode {
             identity: found.identity,
             file_type: found.file_type,
             whereabouts: found.whereabouts,
+            news: News::default(),
             known_contents: KnownContents::default(),
             reach: found.reach,
             mount: Mutex::new(Some(found.mount)),
