@@ -58,7 +58,9 @@ impl PassthroughFs {
             fd: reached.as_fd(),
         };
         match parent.news.are_likely() {
-            true => self.pin(directory, name, Interest::Asked),
+            true => self
+                .pin(directory, name, Interest::Asked)
+                .inspect_err(|_| parent.news.note_not_new()),
             false => self.find(directory, name, Interest::Asked),
         }
     }
@@ -74,7 +76,7 @@ impl PassthroughFs {
         match self.store.grant_by_stat(&identity, &stat, interest) {
             // No other file can have its identity: it is pinned, or has the same time of birth.
             ByStat::Granted(granted) => {
-                directory.inode.news.note_known();
+                directory.inode.news.note_not_new();
                 return Ok(self.entry(granted, &stat));
             }
             // One that is asked for again is worth a descriptor.
@@ -87,7 +89,7 @@ impl PassthroughFs {
                     if interest == Interest::Asked {
                         inode.touch();
                     }
-                    directory.inode.news.note_known();
+                    directory.inode.news.note_not_new();
                     return Ok(self.entry(granted, &stat));
                 }
             }
@@ -129,7 +131,7 @@ impl PassthroughFs {
         let pinned = budget.with_room(|| open::pin_beneath(directory.fd, name.as_c_str()))?;
         let stat = meta::stat_fd(pinned.as_fd())?;
         match self.store.holds(&Identity::of(&stat)) {
-            true => directory.inode.news.note_known(),
+            true => directory.inode.news.note_not_new(),
             false => directory.inode.news.note_new(),
         }
         self.entry_of_arrival(

@@ -79,8 +79,8 @@ impl News {
         }
     }
 
-    /// A file was a node already.
-    pub(in crate::passthrough) fn note_known(&self) {
+    /// A file was a node already, or there was none: to find that out by open(2) takes longer.
+    pub(in crate::passthrough) fn note_not_new(&self) {
         if self.0.load(Ordering::Relaxed) != 0 {
             self.0.store(0, Ordering::Relaxed);
         }

@@ -56,7 +56,7 @@ fn lookup_again_gives_the_same_node_until_all_is_forgotten() {
 #[test]
 fn lookup_after_new_files_pins_at_once_and_finds_what_is_known_all_the_same() {
     let guest = Guest::new();
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         guest.share.write(name, name.as_bytes());
     }
     symlink("a", guest.share.join("link")).unwrap();
@@ -65,8 +65,6 @@ fn lookup_after_new_files_pins_at_once_and_finds_what_is_known_all_the_same() {
     assert!(!are_new_likely());
     let b = guest.lookup(ROOT, c"b");
     assert!(are_new_likely());
-    let missing = guest.find(ROOT, file_name(c"missing"));
-    assert_eq!(missing.unwrap_err(), Errno::ENOENT);
     let link = guest.lookup(ROOT, c"link");
     let link_mode = guest.fs.getattr(link, None).unwrap().attr.mode;
     assert_eq!(link_mode & libc::S_IFMT, libc::S_IFLNK);
@@ -74,12 +72,17 @@ fn lookup_after_new_files_pins_at_once_and_finds_what_is_known_all_the_same() {
     assert_eq!(guest.lookup(ROOT, c"a"), a);
     assert!(!are_new_likely(), "a was known");
     let c = guest.lookup(ROOT, c"c");
+    let d = guest.lookup(ROOT, c"d");
+    assert!(are_new_likely());
+    let missing = guest.find(ROOT, file_name(c"missing"));
+    assert_eq!(missing.unwrap_err(), Errno::ENOENT);
+    assert!(!are_new_likely(), "there was nothing");
     assert_eq!(guest.lookup(ROOT, c"b"), b);
-    assert!(!are_new_likely());
     guest.fs.forget(a, 2);
     guest.fs.forget(b, 2);
-    guest.forget(c);
-    guest.forget(link);
+    for node in [c, d, link] {
+        guest.forget(node);
+    }
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
 
