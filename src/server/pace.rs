@@ -132,7 +132,7 @@ impl Estimates {
         };
         let numbers = 0..u32::try_from(OPCODE_COUNT).unwrap_or(0);
         let opcodes = numbers.map(Opcode::from_raw);
-        for opcode in opcodes.filter(|&opcode| has_no_bound(opcode)) {
+        for opcode in opcodes.filter(|&opcode| opcode.has_no_bound()) {
             estimates.set(class_of(opcode), PRIOR_SLOW_NS);
         }
         estimates.set(Some(READ_MISS), PRIOR_SLOW_NS);
@@ -153,7 +153,7 @@ impl Estimates {
             begun: None,
             waits: None,
             is_prompt: pace != Pace::Patient,
-            is_unbounded: has_no_bound(opcode),
+            is_unbounded: opcode.has_no_bound(),
             allowance_per_byte_ns: allowance_per_byte_ns(opcode),
             request_len,
             waiting: Waiting::Allowed,
@@ -261,26 +261,12 @@ impl Estimates {
 
 /// Above which estimate a request is deferred.
 const fn limit_ns(opcode: Opcode, others_wait: bool) -> u32 {
-    match (others_wait, has_no_bound(opcode)) {
+    match (others_wait, opcode.has_no_bound()) {
         (false, _) => LIMIT_ALONE_NS,
         (true, false) => LIMIT_OTHERS_NS,
         // However fast the last ones were mostly, the next one may take a second.
         (true, true) => 0,
     }
-}
-
-/// What takes as long as there is data, which only the guest knows: to be written out, to be
-/// copied, to be given its blocks.
-const fn has_no_bound(opcode: Opcode) -> bool {
-    matches!(
-        opcode,
-        Opcode::Fsync
-            | Opcode::Fsyncdir
-            | Opcode::Syncfs
-            | Opcode::Fallocate
-            | Opcode::CopyFileRange
-            | Opcode::CopyFileRange64
-    )
 }
 
 /// Where the estimate of an opcode is; none for what is never deferred.

@@ -74,47 +74,11 @@ fn expected(opcode: Opcode) -> Expected {
         | Opcode::Interrupt
         | Opcode::BatchForget
         | Opcode::Statx => Expected::Brief,
-        Opcode::Fsync
-        | Opcode::Fsyncdir
-        | Opcode::Syncfs
-        | Opcode::Fallocate
-        | Opcode::CopyFileRange
-        | Opcode::CopyFileRange64
-        | Opcode::Setlkw
-        | Opcode::Ioctl
-        | Opcode::Init
-        | Opcode::Destroy
-        | Opcode::Unknown(_) => Expected::Long,
-        Opcode::Setattr
-        | Opcode::Symlink
-        | Opcode::Mknod
-        | Opcode::Mkdir
-        | Opcode::Unlink
-        | Opcode::Rmdir
-        | Opcode::Rename
-        | Opcode::Rename2
-        | Opcode::Link
-        | Opcode::Open
-        | Opcode::Read
-        | Opcode::Write
-        | Opcode::Release
-        | Opcode::Setxattr
-        | Opcode::Removexattr
-        | Opcode::Flush
-        | Opcode::Opendir
-        | Opcode::Readdir
-        | Opcode::Readdirplus
-        | Opcode::Releasedir
-        | Opcode::Getlk
-        | Opcode::Setlk
-        | Opcode::Create
-        | Opcode::Tmpfile
-        | Opcode::Lseek
-        | Opcode::Bmap
-        | Opcode::Poll
-        | Opcode::NotifyReply
-        | Opcode::Setupmapping
-        | Opcode::Removemapping => Expected::Varied,
+        Opcode::Setlkw | Opcode::Ioctl | Opcode::Init | Opcode::Destroy | Opcode::Unknown(_) => {
+            Expected::Long
+        }
+        _ if opcode.has_no_bound() => Expected::Long,
+        _ => Expected::Varied,
     }
 }
 

@@ -63,6 +63,22 @@ macro_rules! opcodes {
     };
 }
 
+impl Opcode {
+    /// Whether it takes as long as there is data, which only the guest knows: to be written out,
+    /// to be copied, to be given its blocks.
+    pub const fn has_no_bound(self) -> bool {
+        matches!(
+            self,
+            Opcode::Fsync
+                | Opcode::Fsyncdir
+                | Opcode::Syncfs
+                | Opcode::Fallocate
+                | Opcode::CopyFileRange
+                | Opcode::CopyFileRange64
+        )
+    }
+}
+
 opcodes! {
     Lookup = 1 "LOOKUP" Answered,
     Forget = 2 "FORGET" Silent,
