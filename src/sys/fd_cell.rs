@@ -45,10 +45,11 @@ impl FdCell {
 
     /// The descriptor, if there is one.
     pub fn lease(&self) -> Option<FdLease<'_>> {
-        // Acquire: partner of `put`. What was done before the descriptor came is seen here.
+        // Acquire: partner of `put`, and when there is none, of `take_idle`. What was done before
+        // the descriptor came, or went, is seen here.
         let before = self
             .0
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| {
+            .fetch_update(Ordering::Acquire, Ordering::Acquire, |state| {
                 let may = state != 0 && state / LEASE < LEASES_MAX;
                 may.then(|| state.wrapping_add(LEASE))
             });
@@ -81,10 +82,11 @@ impl FdCell {
     /// Takes the descriptor out, unless it is lent or there is none.
     pub fn take_idle(&self) -> Option<OwnedFd> {
         // Acquire: partner of the Release with which leases end; all use of the descriptor came
-        // before this.
+        // before this. Release: partner of a `lease` that comes too late, which is to find what
+        // the caller has put in the descriptor's place.
         let before = self
             .0
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| {
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |state| {
                 (state / LEASE == 0 && state != 0).then_some(0)
             });
         let fd = fd_in(before.ok()?)?;

@@ -19,9 +19,9 @@ use crate::sys::errno::Errno;
 use crate::wire::flags::OpenFlags;
 
 /// Enough for a few nodes and an open directory.
-const BUDGET: usize = 12;
+pub(super) const BUDGET: usize = 12;
 /// Far more than that.
-const FILES: usize = 150;
+pub(super) const FILES: usize = 150;
 
 fn settings(policy: HandlePolicy, budget: usize) -> Settings {
     Settings {
@@ -32,7 +32,7 @@ fn settings(policy: HandlePolicy, budget: usize) -> Settings {
 }
 
 /// A guest on a small budget, on a file system with handles; prints why there is none.
-fn frugal_guest(share: Share, budget: usize) -> Option<Guest> {
+pub(super) fn frugal_guest(share: Share, budget: usize) -> Option<Guest> {
     let guest = Guest::on(share, settings(HandlePolicy::Prefer, budget));
     if guest.fs.store.has_handles() {
         return Some(guest);
@@ -42,7 +42,7 @@ fn frugal_guest(share: Share, budget: usize) -> Option<Guest> {
 }
 
 /// Shares on each kind of file system that there is.
-fn shares() -> Vec<Share> {
+pub(super) fn shares() -> Vec<Share> {
     let shm = Path::new("/dev/shm");
     let mut shares = vec![Share::new()];
     if shm.is_dir() {
@@ -51,11 +51,11 @@ fn shares() -> Vec<Share> {
     shares
 }
 
-fn name_of(index: usize) -> CString {
+pub(super) fn name_of(index: usize) -> CString {
     CString::new(format!("f{index}")).unwrap()
 }
 
-fn make_files(guest: &Guest) {
+pub(super) fn make_files(guest: &Guest) {
     for index in 0..FILES {
         guest
             .share
@@ -63,12 +63,12 @@ fn make_files(guest: &Guest) {
     }
 }
 
-fn is_pinned(guest: &Guest, node: NodeId) -> bool {
+pub(super) fn is_pinned(guest: &Guest, node: NodeId) -> bool {
     guest.fs.store.get(node).unwrap().is_pinned()
 }
 
 /// Looks files up until everything that can be cold is.
-fn walk(guest: &Guest) -> Vec<NodeId> {
+pub(super) fn walk(guest: &Guest) -> Vec<NodeId> {
     (0..FILES)
         .map(|index| guest.lookup(ROOT, &name_of(index)))
         .collect()
@@ -208,89 +208,6 @@ fn cold_node_that_is_looked_up_again_and_again_is_pinned_but_not_by_listings() {
     guest.forget(node);
     others.into_iter().for_each(|node| guest.forget(node));
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
-}
-
-/// Files that were made so long ago that their time of birth tells them apart once they are cold.
-fn make_old_files(guest: &Guest) {
-    make_files(guest);
-    thread::sleep(Duration::from_millis(1_050));
-}
-
-fn dates_births(share: &Share) -> bool {
-    let born = fs::metadata(share.path()).unwrap().created();
-    if born.is_err() {
-        println!("skipped: the file system keeps no times of birth");
-    }
-    born.is_ok()
-}
-
-#[test]
-fn cold_node_of_an_old_file_is_found_without_a_descriptor_and_pinned_by_use() {
-    for share in shares() {
-        let Some(guest) = frugal_guest(share, BUDGET) else {
-            continue;
-        };
-        if !dates_births(&guest.share) {
-            continue;
-        }
-        make_old_files(&guest);
-        let node = guest.lookup(ROOT, c"f0");
-        let others = walk(&guest);
-        guest.forget(node);
-        for _ in 0..40 {
-            assert_eq!(guest.lookup(ROOT, c"f0"), node);
-            guest.forget(node);
-        }
-        assert!(
-            !is_pinned(&guest, node),
-            "look-ups take nothing from others"
-        );
-        let rounds = (0..20).take_while(|_| {
-            assert_eq!(guest.fs.getattr(node, None).unwrap().attr.size, 1);
-            !is_pinned(&guest, node)
-        });
-        assert!(rounds.count() < 20);
-        guest.forget(node);
-        others
-            .into_iter()
-            .skip(1)
-            .for_each(|node| guest.forget(node));
-        assert_eq!(guest.leftovers(), NOTHING_LEFT);
-    }
-}
-
-#[test]
-fn cold_node_of_an_old_file_is_not_taken_for_a_later_one() {
-    for share in shares() {
-        let Some(guest) = frugal_guest(share, BUDGET) else {
-            continue;
-        };
-        make_old_files(&guest);
-        let nodes = walk(&guest);
-        let mut recycled = 0;
-        for (index, node) in nodes.iter().enumerate() {
-            let path = guest.share.join(&format!("f{index}"));
-            let old_ino = fs::metadata(&path).unwrap().ino();
-            let was_pinned = is_pinned(&guest, *node);
-            fs::remove_file(&path).unwrap();
-            fs::write(&path, b"a later one").unwrap();
-            let later = guest.find(ROOT, file_name(&name_of(index))).unwrap();
-            assert_ne!(later.lookup.node(), *node, "{index}");
-            assert_eq!(later.attr.size, 11, "{index}");
-            recycled += usize::from(later.attr.ino == old_ino);
-            if !was_pinned && !is_pinned(&guest, *node) {
-                let stale = guest.fs.getattr(*node, None).unwrap_err();
-                assert_eq!(stale, Errno::ESTALE, "{index}");
-            }
-            let again = guest.lookup(ROOT, &name_of(index));
-            assert_eq!(again, later.lookup.node(), "{index}");
-            guest.forget(again);
-            drop(later);
-            guest.forget(*node);
-        }
-        println!("{recycled} of {FILES} inode numbers were used again");
-        assert_eq!(guest.leftovers(), NOTHING_LEFT);
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod acl;
 mod attr;
+mod births;
 mod caching;
 mod cold;
 mod credentials;
