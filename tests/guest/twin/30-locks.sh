@@ -54,10 +54,11 @@ else:
 PY
 for name in posix bsd; do
     if is_a; then
-        python3 "$SCRATCH/holder" "$name" >"$SCRATCH/said" &
+        # A file for each: what the last holder said would be taken for what this one says.
+        python3 "$SCRATCH/holder" "$name" >"$SCRATCH/said.$name" &
         holder=$!
-        for _ in {1..600}; do [[ -s $SCRATCH/said ]] && break; sleep 0.1; done
-        same "$(cat "$SCRATCH/said")" held "the holder of $name"
+        for _ in {1..600}; do [[ -s $SCRATCH/said.$name ]] && break; sleep 0.1; done
+        same "$(cat "$SCRATCH/said.$name")" held "the holder of $name"
     fi
     meet
     if ! is_a; then
