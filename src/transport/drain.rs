@@ -46,8 +46,8 @@ use super::ring::AvailRing;
 /// longer than a signal costs.
 const BATCH_REPLIES_MAX: u16 = 16;
 
-/// The driver is told of a batch that has taken longer than this before more is begun. A signal costs some
-/// microseconds, on both sides, so less would cost more than it gains.
+/// The driver is told of a batch that has taken longer than this before more is begun. A signal
+/// costs some microseconds, on both sides, so less would cost more than it gains.
 const BATCH_AGE_MAX: Duration = Duration::from_micros(20);
 
 /// How long serving a request takes, as far as its opcode tells.
