@@ -44,9 +44,10 @@ impl Window {
         None
     }
 
-    pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        for (index, word) in bytes.chunks_exact(2).enumerate() {
-            let value = u16::from_le_bytes([word[0], word[1]]);
+    pub(super) fn store_2_u32(&self, offset: usize, first: u32, second: u32) -> Option<()> {
+        let words = [first, first >> 16, second, second >> 16];
+        for (index, word) in words.into_iter().enumerate() {
+            let value = u16::try_from(word & 0xffff).expect("16 bits");
             self.put(offset + 2 * index, value, Ordering::Relaxed);
         }
         Some(())

@@ -31,6 +31,7 @@ impl PassthroughFs {
     ///
     /// # Errors
     /// `EBADF`.
+    #[inline(always)]
     pub(super) fn node_attr(
         &self,
         node: NodeId,
@@ -67,6 +68,7 @@ impl PassthroughFs {
         })
     }
 
+    #[inline(always)]
     fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(FileStat, Whereabouts)> {
         let inode = self.store.get(node)?;
         let stat = match handle.filter(|handle| !self.is_unopened(*handle)) {
@@ -195,6 +197,7 @@ impl PassthroughFs {
     }
 
     /// Attributes as the guest shall see them.
+    #[inline(always)]
     pub(super) fn attr_of(&self, stat: &FileStat, whereabouts: Whereabouts) -> Attr {
         let submounts = self.submounts();
         Attr {

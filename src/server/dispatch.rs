@@ -63,12 +63,12 @@ impl Surroundings<'_> {
 )]
 pub(super) fn dispatch<'fs, F: FileSystem>(
     fs: &'fs F,
-    operation: Operation<'_>,
+    operation: &Operation<'_>,
     around: &mut Surroundings<'_>,
 ) -> Result<Reply<'fs>> {
     use Operation as Op;
 
-    match operation {
+    match *operation {
         Op::Lookup { parent, name } => fs.lookup(parent, name).map(looked_up),
         Op::LookupSelf { node } => fs.lookup_self(node).map(Reply::Entry),
         Op::LookupParent { node } => fs.lookup_parent(node).map(Reply::Entry),
@@ -79,15 +79,19 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Setattr {
             node,
             handle,
-            changes,
-        } => fs.setattr(node, handle, &changes).map(Reply::Attr),
+            ref changes,
+        } => fs.setattr(node, handle, changes).map(Reply::Attr),
         Op::Readlink { node } => readlink(fs, node, around),
-        Op::Symlink { new, target } => fs.symlink(&new, target).map(Reply::Entry),
-        Op::Mknod { new, mode, rdev } => fs.mknod(&new, mode, rdev).map(Reply::Entry),
-        Op::Mkdir { new, mode } => fs.mkdir(&new, mode).map(Reply::Entry),
+        Op::Symlink { ref new, target } => fs.symlink(new, target).map(Reply::Entry),
+        Op::Mknod {
+            ref new,
+            mode,
+            rdev,
+        } => fs.mknod(new, mode, rdev).map(Reply::Entry),
+        Op::Mkdir { ref new, mode } => fs.mkdir(new, mode).map(Reply::Entry),
         Op::Unlink { parent, name } => done(fs.unlink(parent, name)),
         Op::Rmdir { parent, name } => done(fs.rmdir(parent, name)),
-        Op::Rename(request) | Op::Rename2(request) => done(fs.rename(&request)),
+        Op::Rename(ref request) | Op::Rename2(ref request) => done(fs.rename(request)),
         Op::Link {
             node,
             new_parent,
@@ -98,27 +102,27 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
             flags,
             kill_suid_sgid,
         } => fs.open(node, flags, kill_suid_sgid).map(Reply::Opened),
-        Op::Create(request) => create(fs, &request),
-        Op::Tmpfile(request) => created(fs.tmpfile(&request)),
+        Op::Create(ref request) => create(fs, request),
+        Op::Tmpfile(ref request) => created(fs.tmpfile(request)),
         Op::Read(request) => read(fs, request, around),
-        Op::Write(request, size_bytes) => write(fs, &request, size_bytes, around),
-        Op::Flush(request) => done(fs.flush(&request)),
-        Op::Release(request) => done(fs.release(&request)),
+        Op::Write(ref request, size_bytes) => write(fs, request, size_bytes, around),
+        Op::Flush(ref request) => done(fs.flush(request)),
+        Op::Release(ref request) => done(fs.release(request)),
         Op::Fsync(open, scope) => done(fs.fsync(open, scope)),
         Op::Lseek {
             open,
             offset,
             whence,
         } => fs.lseek(open, offset, whence).map(Reply::Offset),
-        Op::Fallocate(request) => done(fs.fallocate(&request)),
-        Op::CopyFileRange(request) => copy_32(fs, &request),
-        Op::CopyFileRange64(request) => fs.copy_file_range(&request).map(Reply::Copied),
+        Op::Fallocate(ref request) => done(fs.fallocate(request)),
+        Op::CopyFileRange(ref request) => copy_32(fs, request),
+        Op::CopyFileRange64(ref request) => fs.copy_file_range(request).map(Reply::Copied),
         Op::Opendir { node, flags } => fs.opendir(node, flags).map(Reply::Opened),
-        Op::Readdir(request, size) => readdir(fs, &request, size, around),
-        Op::Readdirplus(request, size) => readdirplus(fs, &request, size, around),
-        Op::Releasedir(request) => done(fs.releasedir(&request)),
+        Op::Readdir(ref request, size) => readdir(fs, request, size, around),
+        Op::Readdirplus(ref request, size) => readdirplus(fs, request, size, around),
+        Op::Releasedir(ref request) => done(fs.releasedir(request)),
         Op::Fsyncdir(open, scope) => done(fs.fsyncdir(open, scope)),
-        Op::Setxattr(request) => done(fs.setxattr(&request)),
+        Op::Setxattr(ref request) => done(fs.setxattr(request)),
         Op::Getxattr {
             node,
             name,
@@ -131,15 +135,15 @@ pub(super) fn dispatch<'fs, F: FileSystem>(
         Op::Access { caller, node, mask } => done(fs.access(&caller, node, mask)),
         Op::Statfs { node } => fs.statfs(node).map(Reply::Totals),
         Op::Syncfs { node } => done(fs.syncfs(node)),
-        Op::Getlk(request) => fs.getlk(&request).map(|held| Reply::Lock(request, held)),
-        Op::Setlk(request) => done(fs.setlk(&request)),
-        Op::Setlkw(request) => setlkw(fs, &request, around),
+        Op::Getlk(ref request) => fs.getlk(request).map(|held| Reply::Lock(*request, held)),
+        Op::Setlk(ref request) => done(fs.setlk(request)),
+        Op::Setlkw(ref request) => setlkw(fs, request, around),
         Op::Ioctl {
-            request,
+            ref request,
             input,
             output_len_max,
         } => ioctl(around, output_len_max, |room| {
-            fs.ioctl(&request, input, room)
+            fs.ioctl(request, input, room)
         }),
         Op::Interrupt { request } => {
             fs.interrupt(request);

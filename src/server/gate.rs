@@ -31,6 +31,10 @@ impl GateChain {
         self.gates.push(gate);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.gates.is_empty()
+    }
+
     pub(super) fn admit<'a>(&self, mut operation: Operation<'a>) -> Result<Operation<'a>> {
         for gate in &self.gates {
             operation = gate.admit(operation)?;

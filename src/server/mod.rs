@@ -139,10 +139,12 @@ impl<F: FileSystem> Server<F> {
             left_len: plan.left_len,
             session: running.negotiated(),
         };
-        let mut operation = decoder.decode(opcode)?;
-        if opcode.has_reply() {
-            operation = self.gates.admit(operation)?;
+        // By reference from here on: an operation is large, and this is done for every request.
+        let mut decoded = decoder.decode(opcode);
+        if opcode.has_reply() && !self.gates.is_empty() {
+            decoded = decoded.and_then(|operation| self.gates.admit(operation));
         }
+        let operation = decoded.as_ref().map_err(|errno| *errno)?;
         let mut around = Surroundings {
             source: ends.source,
             left_len: plan.left_len,

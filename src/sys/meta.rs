@@ -146,6 +146,7 @@ impl FileStat {
         FileType::of_mode(self.mode)
     }
 
+    #[inline(always)]
     fn from_host(raw: &libc::statx) -> Self {
         let time = |t: &libc::statx_timestamp| HostTime {
             secs: t.tv_sec,
@@ -188,6 +189,7 @@ impl FileStat {
 ///
 /// # Errors
 /// As statx(2).
+#[inline(always)]
 pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<FileStat> {
     statx(fd, c"", libc::AT_EMPTY_PATH)
 }
@@ -197,6 +199,7 @@ pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<FileStat> {
 ///
 /// # Errors
 /// As statx(2), among them `ENOENT` and `ENOTDIR`.
+#[inline(always)]
 pub fn stat_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<FileStat> {
     statx(
         directory,
@@ -214,10 +217,12 @@ pub fn mode_of(fd: BorrowedFd<'_>) -> Result<u32> {
     raw_statx(fd, c"", libc::AT_EMPTY_PATH, wanted).map(|raw| u32::from(raw.stx_mode))
 }
 
+#[inline(always)]
 fn statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int) -> Result<FileStat> {
     raw_statx(at, name, flags, STATX_WANTED).map(|raw| FileStat::from_host(&raw))
 }
 
+#[inline(always)]
 fn raw_statx(at: BorrowedFd<'_>, name: &CStr, flags: c_int, wanted: c_uint) -> Result<libc::statx> {
     let mut raw = MaybeUninit::<libc::statx>::uninit();
     retry(|| {

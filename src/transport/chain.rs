@@ -14,10 +14,11 @@
 
 use std::fmt;
 
-use crate::wire::header::{IN_HEADER_LEN, InHeader};
+use crate::wire::header::InHeader;
 use crate::wire::opcode::Opcode;
 use crate::wire::pod::Plain;
 
+use super::guest_io;
 use super::memory::{GuestRam, Segment, Window};
 
 /// Bytes of a descriptor, VIRTIO 1.2 section 2.7.5.
@@ -31,7 +32,7 @@ const FLAG_INDIRECT: u16 = 4;
 const INDIRECT_COUNT_MAX: usize = 32768;
 
 /// The most bytes of a chain, VIRTIO 1.2 section 2.7.4.
-const CHAIN_BYTES_MAX: usize = 1 << 32;
+const CHAIN_BYTES_MAX: u64 = 1 << 32;
 
 /// The ring itself is wrong; its queue stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +95,12 @@ pub(super) enum Defect {
     TooLong,
 }
 
-/// What transport has to know of a request: enough to answer for a handler that cannot.
+/// What transport has to know of a request: enough to answer for a handler that cannot. The
+/// handler gets this header, too, so that both believe the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peek {
     pub(super) opcode: Opcode,
-    pub(super) unique: u64,
+    pub(super) header: InHeader,
 }
 
 #[derive(Clone, Copy)]
@@ -110,28 +112,27 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn from_bytes(bytes: &[u8; DESCRIPTOR_SIZE]) -> Descriptor {
+    /// From its 16 bytes as two little-endian words.
+    #[inline]
+    fn from_words(low: u64, high: u64) -> Descriptor {
+        let [l0, l1, l2, l3, f0, f1, n0, n1] = high.to_le_bytes();
         Descriptor {
-            addr: u64::from_le_bytes(field(bytes, 0)),
-            len: u32::from_le_bytes(field(bytes, 8)),
-            flags: u16::from_le_bytes(field(bytes, 12)),
-            next: u16::from_le_bytes(field(bytes, 14)),
+            addr: low,
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+            flags: u16::from_le_bytes([f0, f1]),
+            next: u16::from_le_bytes([n0, n1]),
         }
+    }
+
+    fn from_bytes(bytes: &[u8; DESCRIPTOR_SIZE]) -> Descriptor {
+        let word = |bytes: &[u8]| bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let (low, high) = bytes.split_at(DESCRIPTOR_SIZE / 2);
+        Descriptor::from_words(word(low), word(high))
     }
 
     fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
-}
-
-/// The `N` bytes at `at` of a record; callers pass constants inside the record, and a mistake
-/// would read zeros.
-fn field<const N: usize>(record: &[u8; DESCRIPTOR_SIZE], at: usize) -> [u8; N] {
-    record
-        .get(at..)
-        .and_then(|rest| rest.first_chunk())
-        .copied()
-        .unwrap_or([0; N])
 }
 
 /// Where the descriptors of a queue are.
@@ -152,13 +153,16 @@ pub(super) struct Chain {
     writable: Vec<Segment>,
     readable_bytes: usize,
     writable_bytes: usize,
-    total_bytes: usize,
+    total_bytes: u64,
     saw_writable: bool,
     readable_ended: bool,
     writable_ended: bool,
     defect: Option<Defect>,
+    peek: Option<Peek>,
     table: Vec<u8>,
     table_place: Vec<Segment>,
+    /// The memory region that the last piece was in: the next one is mostly there, too.
+    region: usize,
 }
 
 impl Chain {
@@ -187,12 +191,17 @@ impl Chain {
         self.writable_bytes
     }
 
+    /// The request's header, if it is there and readable.
+    pub(super) fn peek(&self) -> Option<&Peek> {
+        self.peek.as_ref()
+    }
+
     /// Why this chain must not be served.
     pub(super) fn defect(&self) -> Option<Defect> {
         self.defect
     }
 
-    /// Reads the chain that starts at `head`.
+    /// Reads the chain that starts at `head`, and the header of its request.
     ///
     /// # Errors
     /// [`BrokenRing`] when the structure is wrong; the chain means nothing then.
@@ -203,16 +212,29 @@ impl Chain {
         ram: &GuestRam,
     ) -> Result<(), BrokenRing> {
         self.forget(head);
+        self.load_pieces(head, table, ram)?;
+        let mut header = InHeader::zero();
+        if guest_io::copy_out(ram, &self.readable, header.as_wire_mut()) {
+            let opcode = Opcode::from_raw(header.opcode);
+            self.peek = Some(Peek { opcode, header });
+        }
+        Ok(())
+    }
+
+    fn load_pieces(
+        &mut self,
+        head: u16,
+        table: &DescriptorTable,
+        ram: &GuestRam,
+    ) -> Result<(), BrokenRing> {
         let mut index = head;
         for _ in 0..table.size {
             if index >= table.size {
                 return Err(BrokenRing::IndexOutOfRange(index));
             }
-            let bytes = table
-                .window
-                .read::<DESCRIPTOR_SIZE>(usize::from(index).saturating_mul(DESCRIPTOR_SIZE))
-                .ok_or(BrokenRing::RingMemory)?;
-            let descriptor = Descriptor::from_bytes(&bytes);
+            let at = usize::from(index).saturating_mul(DESCRIPTOR_SIZE);
+            let (low, high) = table.window.load_2_u64(at).ok_or(BrokenRing::RingMemory)?;
+            let descriptor = Descriptor::from_words(low, high);
             if descriptor.has(FLAG_INDIRECT) {
                 if !table.indirect {
                     return Err(BrokenRing::IndirectNotNegotiated);
@@ -231,19 +253,6 @@ impl Chain {
         Err(BrokenRing::Loop)
     }
 
-    /// The request's opcode and unique number, if its header is there and readable.
-    pub(super) fn peek(&self, ram: &GuestRam) -> Option<Peek> {
-        let mut bytes = [0; IN_HEADER_LEN];
-        if !super::guest_io::copy_out(ram, &self.readable, &mut bytes) {
-            return None;
-        }
-        let (header, _) = InHeader::split_from(&bytes)?;
-        Some(Peek {
-            opcode: Opcode::from_raw(header.opcode),
-            unique: header.unique,
-        })
-    }
-
     fn forget(&mut self, head: u16) {
         self.head = head;
         self.readable.clear();
@@ -255,6 +264,7 @@ impl Chain {
         self.readable_ended = false;
         self.writable_ended = false;
         self.defect = None;
+        self.peek = None;
     }
 
     fn load_indirect(&mut self, descriptor: &Descriptor, ram: &GuestRam) -> Result<(), BrokenRing> {
@@ -266,12 +276,14 @@ impl Chain {
         }
         self.table_place.clear();
         self.table.resize(len, 0);
-        let translated = ram.translate(
-            descriptor.addr,
-            u64::from(descriptor.len),
-            &mut self.table_place,
-        );
-        if !translated || !super::guest_io::copy_out(ram, &self.table_place, &mut self.table) {
+        let is_there = match ram.segment_in(self.region, descriptor.addr, descriptor.len.into()) {
+            Some(segment) => guest_io::copy_out(ram, &[segment], &mut self.table),
+            None => {
+                translate(ram, descriptor, &mut self.region, &mut self.table_place)
+                    && guest_io::copy_out(ram, &self.table_place, &mut self.table)
+            }
+        };
+        if !is_there {
             // The ring is well-formed, it is the table's address that is not.
             self.mark(Defect::Unaddressable);
             return Ok(());
@@ -303,25 +315,50 @@ impl Chain {
         Err(BrokenRing::Loop)
     }
 
+    /// Adds the buffer of one descriptor. Nearly always it is all right, and in the same region as
+    /// the one before.
+    #[inline]
     fn add(&mut self, descriptor: &Descriptor, ram: &GuestRam) {
+        let len = u64::from(descriptor.len);
+        let is_writable = descriptor.has(FLAG_WRITE);
+        let total = self.total_bytes.saturating_add(len);
+        let is_in_order = self.defect.is_none() && (is_writable || !self.saw_writable);
+        match ram.segment_in(self.region, descriptor.addr, len) {
+            Some(segment) if is_in_order && total <= CHAIN_BYTES_MAX => {
+                self.total_bytes = total;
+                if is_writable {
+                    self.saw_writable = true;
+                    self.writable_bytes = self.writable_bytes.saturating_add(segment.len());
+                    segment.append_to(&mut self.writable);
+                } else {
+                    self.readable_bytes = self.readable_bytes.saturating_add(segment.len());
+                    segment.append_to(&mut self.readable);
+                }
+            }
+            _ => self.add_with_care(descriptor, ram),
+        }
+    }
+
+    /// The same for any buffer.
+    fn add_with_care(&mut self, descriptor: &Descriptor, ram: &GuestRam) {
         let Ok(len) = usize::try_from(descriptor.len) else {
             return self.end_too_long(descriptor);
         };
         if len == 0 {
             return;
         }
-        let total = self.total_bytes.saturating_add(len);
+        let total = self.total_bytes.saturating_add(u64::from(descriptor.len));
         if total > CHAIN_BYTES_MAX {
             return self.end_too_long(descriptor);
         }
         self.total_bytes = total;
-        let wide_len = u64::from(descriptor.len);
+        let region = &mut self.region;
         if descriptor.has(FLAG_WRITE) {
             self.saw_writable = true;
             if self.writable_ended {
                 return;
             }
-            if ram.translate(descriptor.addr, wide_len, &mut self.writable) {
+            if translate(ram, descriptor, region, &mut self.writable) {
                 self.writable_bytes = self.writable_bytes.saturating_add(len);
             } else {
                 // What follows a hole is not at its place in the reply any more.
@@ -336,7 +373,7 @@ impl Chain {
         if self.readable_ended {
             return;
         }
-        if ram.translate(descriptor.addr, wide_len, &mut self.readable) {
+        if translate(ram, descriptor, region, &mut self.readable) {
             self.readable_bytes = self.readable_bytes.saturating_add(len);
         } else {
             self.readable_ended = true;
@@ -359,6 +396,18 @@ impl Chain {
     fn mark(&mut self, defect: Defect) {
         self.defect.get_or_insert(defect);
     }
+}
+
+/// [`GuestRam::translate`], which leaves the number of the last region in `region`.
+fn translate(
+    ram: &GuestRam,
+    descriptor: &Descriptor,
+    region: &mut usize,
+    segments: &mut Vec<Segment>,
+) -> bool {
+    let translated = ram.translate(descriptor.addr, u64::from(descriptor.len), segments);
+    *region = segments.last().map_or(0, Segment::region);
+    translated
 }
 
 #[cfg(test)]

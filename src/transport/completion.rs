@@ -145,7 +145,6 @@ pub(super) struct Completion<'a> {
     context: &'a QueueContext,
     ram: &'a GuestRam,
     chain: &'a Chain,
-    peek: Option<Peek>,
     open: bool,
 }
 
@@ -155,19 +154,17 @@ impl<'a> Completion<'a> {
         context: &'a QueueContext,
         ram: &'a GuestRam,
         chain: &'a Chain,
-        peek: Option<Peek>,
     ) -> Completion<'a> {
         Completion {
             context,
             ram,
             chain,
-            peek,
             open: true,
         }
     }
 
     /// Returns the chain as the handler said.
-    fn finish(mut self, outcome: Outcome) -> Returned {
+    fn finish(&mut self, outcome: Outcome) -> Returned {
         let (len, returned) = match outcome {
             Outcome::Replied(len) => (len, Returned::WithReply),
             Outcome::NoReply => (0, Returned::Silent),
@@ -185,26 +182,26 @@ impl<'a> Completion<'a> {
     }
 
     /// Leaves the chain to whoever holds the late reply.
-    fn hand_over(mut self) -> Returned {
+    fn hand_over(&mut self) -> Returned {
         self.open = false;
         Returned::Later
     }
 
     /// Leaves the chain to the caller.
-    fn give_up(mut self) -> Returned {
+    fn give_up(&mut self) -> Returned {
         self.open = false;
         Returned::Deferred
     }
 
     /// Writes an EIO reply and gives its length; 0 when there can be none.
     fn write_eio(&self) -> u32 {
-        let Some(peek) = self.peek else {
+        let Some(peek) = self.chain.peek() else {
             return 0;
         };
         if !peek.opcode.has_reply() || self.chain.writable_bytes() < OUT_HEADER_LEN {
             return 0;
         }
-        let header = OutHeader::failure(peek.unique, Errno::EIO.raw());
+        let header = OutHeader::failure(peek.header.unique, Errno::EIO.raw());
         if guest_io::copy_in(self.ram, self.chain.writable(), 0, header.as_wire()) {
             header.len
         } else {
@@ -219,7 +216,8 @@ impl Drop for Completion<'_> {
             return;
         }
         let len = self.write_eio();
-        let silent = self.peek.is_some_and(|peek| !peek.opcode.has_reply());
+        let peek = self.chain.peek();
+        let silent = peek.is_some_and(|peek| !peek.opcode.has_reply());
         if len == 0 && !silent {
             self.context.returns.count_dropped();
         }
@@ -230,29 +228,23 @@ impl Drop for Completion<'_> {
 /// Serves one request, whatever the handler does. [`Returned::Deferred`] only for a prompt one.
 pub(super) fn serve(
     handler: &dyn RequestHandler,
-    completion: Completion<'_>,
+    mut completion: Completion<'_>,
     pace: Pace,
 ) -> Returned {
-    if completion.chain.defect().is_some() {
-        drop(completion);
+    let (context, ram, chain) = (completion.context, completion.ram, completion.chain);
+    // What is not finished below answers when it is dropped.
+    if chain.defect().is_some() {
         return Returned::WithReply;
     }
-    let Completion {
-        context,
-        ram,
-        chain,
-        peek,
-        ..
-    } = completion;
     let mut source = RequestReader::new(ram, chain);
-    let mut sink = ReplyWriter::new(ram, chain, peek, &context.lot);
+    let mut sink = ReplyWriter::new(ram, chain, &context.lot);
     // Unwind safe: reader and writer are not used afterwards, and a handler that leaves its own
     // state half-changed by a panic has to poison it itself, as it has to for its other threads.
     let served = catch_unwind(AssertUnwindSafe(|| {
         handler.handle(&mut source, &mut sink, pace)
     }));
     if served.is_err() {
-        note_panic(context.counters(), peek);
+        note_panic(context.counters(), chain.peek());
     }
     if sink.is_parked() {
         return completion.hand_over();
@@ -260,14 +252,11 @@ pub(super) fn serve(
     match served {
         Ok(Outcome::Deferred) if pace != Pace::Patient => completion.give_up(),
         Ok(outcome) => completion.finish(outcome),
-        Err(_) => {
-            drop(completion);
-            Returned::WithReply
-        }
+        Err(_) => Returned::WithReply,
     }
 }
 
-fn note_panic(counters: &Counters, peek: Option<Peek>) {
+fn note_panic(counters: &Counters, peek: Option<&Peek>) {
     Counters::count(&counters.handler_panics);
     guest_log!(
         log::Level::Error,

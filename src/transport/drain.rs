@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use crate::wire::channel::Pace;
 use crate::wire::opcode::Opcode;
 
-use super::chain::{BrokenRing, Chain, Peek};
+use super::chain::{BrokenRing, Chain};
 use super::completion::{self, Completion, Returned};
 use super::executor::{Executor, PoolJob, QueueContext};
 use super::heads::Heads;
@@ -190,9 +190,8 @@ impl Drain {
                 let heads = self.context.returns.heads();
                 match take(&mut self.requests, heads, &mut chain, &self.ram) {
                     Ok(true) => {
-                        let peek = chain.peek(&self.ram);
                         let context = Arc::clone(&self.context);
-                        PoolJob::new(context, Arc::clone(&self.ram), chain, peek).hand_to(pool);
+                        PoolJob::new(context, Arc::clone(&self.ram), chain).hand_to(pool);
                         Ok(())
                     }
                     none_or_broken => {
@@ -211,9 +210,9 @@ impl Drain {
         if !take(&mut self.requests, heads, &mut self.chain, &self.ram)? {
             return Ok(());
         }
-        let peek = self.chain.peek(&self.ram);
+        let peek = self.chain.peek();
         self.notify_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
-        let completion = Completion::new(&self.context, &self.ram, &self.chain, peek);
+        let completion = Completion::new(&self.context, &self.ram, &self.chain);
         match completion::serve(self.context.handler.as_ref(), completion, pace) {
             Returned::WithReply => {
                 self.unnotified = self.unnotified.saturating_add(1);
@@ -221,7 +220,7 @@ impl Drain {
             }
             Returned::Silent => self.unnotified = self.unnotified.saturating_add(1),
             Returned::Later => {}
-            Returned::Deferred => self.defer(peek),
+            Returned::Deferred => self.defer(),
         }
         // The second bound holds for a driver that makes entries available that we have not
         // returned yet.
@@ -247,13 +246,13 @@ impl Drain {
     }
 
     /// Hands the request in `self.chain` to the pool.
-    fn defer(&mut self, peek: Option<Peek>) {
+    fn defer(&mut self) {
         // What is finished does not wait with us for a place among those under way, or a thread.
         self.notify();
         self.context.lot.in_flight.enter(usize::from(self.size));
         let chain = std::mem::replace(&mut self.chain, self.context.take_chain());
         let context = Arc::clone(&self.context);
-        let job = PoolJob::new(context, Arc::clone(&self.ram), chain, peek);
+        let job = PoolJob::new(context, Arc::clone(&self.ram), chain);
         match &self.executor {
             Executor::Adaptive(pool) | Executor::Pool(pool) => job.hand_to(pool),
             Executor::Inline => job.run(),

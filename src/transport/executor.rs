@@ -25,7 +25,7 @@ use crate::log_limit::guest_log;
 use crate::wire::channel::{Pace, RequestHandler};
 
 use super::Execution;
-use super::chain::{Chain, Peek};
+use super::chain::Chain;
 use super::completion::{self, Completion, ReturnPath};
 use super::counters::Counters;
 use super::error::TransportError;
@@ -204,23 +204,16 @@ pub(super) struct PoolJob {
     context: Arc<QueueContext>,
     ram: Arc<GuestRam>,
     chain: Chain,
-    peek: Option<Peek>,
     served: bool,
 }
 
 impl PoolJob {
     /// A job for a chain that was entered in the context's count.
-    pub(super) fn new(
-        context: Arc<QueueContext>,
-        ram: Arc<GuestRam>,
-        chain: Chain,
-        peek: Option<Peek>,
-    ) -> Self {
+    pub(super) fn new(context: Arc<QueueContext>, ram: Arc<GuestRam>, chain: Chain) -> Self {
         PoolJob {
             context,
             ram,
             chain,
-            peek,
             served: false,
         }
     }
@@ -244,7 +237,7 @@ impl PoolJob {
     /// Serves the request, whatever that takes.
     pub(super) fn run(mut self) {
         self.served = true;
-        let completion = Completion::new(&self.context, &self.ram, &self.chain, self.peek);
+        let completion = Completion::new(&self.context, &self.ram, &self.chain);
         completion::serve(self.context.handler.as_ref(), completion, Pace::Patient);
     }
 }
@@ -252,12 +245,7 @@ impl PoolJob {
 impl Drop for PoolJob {
     fn drop(&mut self) {
         if !self.served {
-            drop(Completion::new(
-                &self.context,
-                &self.ram,
-                &self.chain,
-                self.peek,
-            ));
+            drop(Completion::new(&self.context, &self.ram, &self.chain));
         }
         self.context.returns.notify();
         self.context.keep_chain(std::mem::take(&mut self.chain));

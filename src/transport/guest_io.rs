@@ -52,29 +52,86 @@ impl Cursor {
         }
     }
 
-    /// The next piece of at most `len` bytes, and moves behind it.
-    fn next_piece<'m>(
+    /// The next `len` bytes, and moves behind them; nothing, and stays, when they are not all in
+    /// one segment.
+    #[inline]
+    fn next_whole<'m>(
         &mut self,
         ram: &'m GuestRam,
         segments: &[Segment],
         len: usize,
     ) -> Option<Piece<'m>> {
         let segment = segments.get(self.segment)?;
-        let left = segment.len().saturating_sub(self.offset);
-        let piece = left.min(len);
-        let next = ram.piece(segment, self.offset, piece)?;
-        self.advance(segments, piece);
-        Some(next)
+        let piece = ram.piece(segment, self.offset, len)?;
+        self.offset = self.offset.saturating_add(len);
+        if self.offset >= segment.len() {
+            self.segment = self.segment.saturating_add(1);
+            self.offset = 0;
+        }
+        Some(piece)
+    }
+
+    /// The next piece of at most `len` bytes, and moves behind it; nothing at the end.
+    fn next_piece<'m>(
+        &mut self,
+        ram: &'m GuestRam,
+        segments: &[Segment],
+        len: usize,
+    ) -> Option<Piece<'m>> {
+        let left = segments
+            .get(self.segment)?
+            .len()
+            .saturating_sub(self.offset);
+        self.next_whole(ram, segments, left.min(len))
     }
 }
 
+/// Copies a piece; false when some of its bytes are missing, or the lengths differ.
+#[inline]
+fn read_piece(piece: &Piece<'_>, to: &mut [u8]) -> bool {
+    if piece.len() != to.len() {
+        return false;
+    }
+    // SAFETY: the piece is in bounds of a mapping that it borrows; `to` is as long, checked
+    // above, and no guest memory, of which no reference is ever made. What the guest changes
+    // meanwhile comes out as any bytes, which is what they are to us.
+    unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), to.as_mut_ptr(), to.len()) };
+    piece.is_intact()
+}
+
+/// Fills a piece; false when some of its bytes are missing, or the lengths differ.
+#[inline]
+fn write_piece(piece: &Piece<'_>, from: &[u8]) -> bool {
+    if piece.len() != from.len() {
+        return false;
+    }
+    // SAFETY: as in `read_piece`, the other way round.
+    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), piece.as_ptr(), from.len()) };
+    piece.is_intact()
+}
+
 /// Fills `buf` from the start of the list; false when the list is shorter.
+#[inline]
 pub(super) fn copy_out(ram: &GuestRam, segments: &[Segment], buf: &mut [u8]) -> bool {
     copy_out_at(ram, segments, &mut Cursor::default(), buf)
 }
 
 /// Fills `buf` from the cursor on and moves it; false when the list is shorter.
+#[inline]
 pub(super) fn copy_out_at(
+    ram: &GuestRam,
+    segments: &[Segment],
+    cursor: &mut Cursor,
+    buf: &mut [u8],
+) -> bool {
+    match cursor.next_whole(ram, segments, buf.len()) {
+        Some(piece) => read_piece(&piece, buf),
+        None => copy_out_pieces(ram, segments, cursor, buf),
+    }
+}
+
+#[cold]
+fn copy_out_pieces(
     ram: &GuestRam,
     segments: &[Segment],
     cursor: &mut Cursor,
@@ -87,7 +144,7 @@ pub(super) fn copy_out_at(
         let Some((now, later)) = buf.split_at_mut_checked(piece.len()) else {
             return false;
         };
-        if !piece.copy_to(now) {
+        if !read_piece(&piece, now) {
             return false;
         }
         buf = later;
@@ -96,13 +153,22 @@ pub(super) fn copy_out_at(
 }
 
 /// Writes all of `bytes` at `offset` of the list; false when the list is shorter.
-pub(super) fn copy_in(
+#[inline]
+pub(super) fn copy_in(ram: &GuestRam, segments: &[Segment], offset: usize, bytes: &[u8]) -> bool {
+    let mut cursor = Cursor::at(segments, offset);
+    match cursor.next_whole(ram, segments, bytes.len()) {
+        Some(piece) => write_piece(&piece, bytes),
+        None => copy_in_pieces(ram, segments, &mut cursor, bytes),
+    }
+}
+
+#[cold]
+fn copy_in_pieces(
     ram: &GuestRam,
     segments: &[Segment],
-    offset: usize,
+    cursor: &mut Cursor,
     mut bytes: &[u8],
 ) -> bool {
-    let mut cursor = Cursor::at(segments, offset);
     while !bytes.is_empty() {
         let Some(piece) = cursor.next_piece(ram, segments, bytes.len()) else {
             return false;
@@ -110,7 +176,7 @@ pub(super) fn copy_in(
         let Some((now, later)) = bytes.split_at_checked(piece.len()) else {
             return false;
         };
-        if !piece.copy_from(now) {
+        if !write_piece(&piece, now) {
             return false;
         }
         bytes = later;
@@ -227,11 +293,13 @@ fn fill<'m>(
         let Some(piece) = cursor.next_piece(ram, segments, left) else {
             break;
         };
-        let slice = piece.slice();
-        // SAFETY: the slice was bounds-checked against its region, whose mapping is readable and
+        if !piece.is_intact() {
+            break;
+        }
+        // SAFETY: the piece was bounds-checked against its region, whose mapping is readable and
         // writable and kept by `ram` for all of 'm; no reference into guest memory is ever made
         // in this crate.
-        let pushed = unsafe { areas.push(slice.ptr_guard_mut().as_ptr(), slice.len()) };
+        let pushed = unsafe { areas.push(piece.as_ptr(), piece.len()) };
         if !pushed {
             break;
         }

@@ -168,17 +168,12 @@ impl Region {
         })
     }
 
-    fn piece(&self, offset: usize, len: usize) -> Option<Piece<'_>> {
-        let slice = self.slice(offset, len)?;
-        let region = self;
-        self.intact(Piece { region, slice })
-    }
-
     /// Passes on what an access gave, unless the access, or an earlier one, found memory missing.
     fn intact<T>(&self, got: T) -> Option<T> {
         (!self.watch.is_lost()).then_some(got)
     }
 
+    #[inline]
     fn slice(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
         // Checked against the region, not the mapping, which may be larger.
         if offset.checked_add(len)? > self.size {
@@ -196,27 +191,23 @@ pub(super) struct Piece<'m> {
     slice: VolatileSlice<'m>,
 }
 
-impl<'m> Piece<'m> {
+impl Piece<'_> {
     /// Length in bytes.
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.slice.len()
     }
 
-    /// The bytes, for the kernel, which says itself when some are missing.
-    pub(super) fn slice(&self) -> &VolatileSlice<'m> {
-        &self.slice
+    /// Address of the first byte. All are readable and writable for as long as the table lives.
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.slice.ptr_guard_mut().as_ptr()
     }
 
-    /// Copies as many bytes as `to` takes; false when some are missing.
-    pub(super) fn copy_to(&self, to: &mut [u8]) -> bool {
-        self.slice.copy_to(to);
-        self.region.intact(()).is_some()
-    }
-
-    /// Puts bytes in place; false when there is no memory for some.
-    pub(super) fn copy_from(&self, from: &[u8]) -> bool {
-        self.slice.copy_from(from);
-        self.region.intact(()).is_some()
+    /// Whether all bytes are known to be there; asked after an access, the answer holds for that.
+    #[inline]
+    pub(super) fn is_intact(&self) -> bool {
+        !self.region.watch.is_lost()
     }
 }
 
@@ -234,6 +225,20 @@ impl Segment {
     /// Length in bytes, never zero.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Number of the region that it is in.
+    pub(super) fn region(&self) -> usize {
+        self.region
+    }
+
+    /// Adds it behind the others, grown onto the last one where it continues that.
+    #[inline]
+    pub(super) fn append_to(self, segments: &mut Vec<Segment>) {
+        let is_absorbed = segments.last_mut().is_some_and(|last| last.absorb(&self));
+        if !is_absorbed {
+            segments.push(self);
+        }
     }
 
     /// Takes `next` in when it starts where this one ends.
@@ -316,6 +321,23 @@ impl GuestRam {
         self.regions.is_empty()
     }
 
+    /// The guest-physical range as one segment, if all of it lies in the region with the number
+    /// `region`.
+    #[inline]
+    pub(super) fn segment_in(&self, region: usize, start: u64, len: u64) -> Option<Segment> {
+        let spec = &self.regions.get(region)?.spec;
+        let offset = start.checked_sub(spec.guest_start)?;
+        let room = spec.size.checked_sub(offset)?;
+        if len > room || len == 0 {
+            return None;
+        }
+        Some(Segment {
+            region,
+            offset: usize::try_from(offset).ok()?,
+            len: usize::try_from(len).ok()?,
+        })
+    }
+
     /// Adds the guest-physical range to `segments`, in several pieces where it crosses from one
     /// region into the next, and grown onto the last one where it continues it. Gives false
     /// when a byte of the range is no memory; `segments` is as before then.
@@ -352,12 +374,7 @@ impl GuestRam {
                 offset: usize::try_from(offset).ok()?,
                 len: usize::try_from(piece).ok()?,
             };
-            if !segments
-                .last_mut()
-                .is_some_and(|last| last.absorb(&segment))
-            {
-                segments.push(segment);
-            }
+            segment.append_to(segments);
             len = len.checked_sub(piece)?;
             start = start.checked_add(piece)?;
             index = index.checked_add(1)?;
@@ -373,13 +390,14 @@ impl GuestRam {
     }
 
     /// `len` bytes of the segment from `skip` on.
+    #[inline]
     pub(super) fn piece(&self, segment: &Segment, skip: usize, len: usize) -> Option<Piece<'_>> {
         if skip.checked_add(len)? > segment.len {
             return None;
         }
-        self.regions
-            .get(segment.region)?
-            .piece(segment.offset.checked_add(skip)?, len)
+        let region = self.regions.get(segment.region)?;
+        let slice = region.slice(segment.offset.checked_add(skip)?, len)?;
+        Some(Piece { region, slice })
     }
 
     /// The range of front-end addresses as a window, if all of it lies in one region.
@@ -395,7 +413,7 @@ impl GuestRam {
             region.slice(offset, len)?;
             return Some(Window {
                 region: Arc::clone(region),
-                offset,
+                at: region.slack.checked_add(offset)?,
                 len,
             });
         }
@@ -407,31 +425,55 @@ impl GuestRam {
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     region: Arc<Region>,
-    offset: usize,
+    /// Where it begins in the mapping.
+    at: usize,
     len: usize,
 }
 
 impl Window {
+    #[inline]
     fn slice(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        self.region.slice(self.offset.checked_add(offset)?, len)
+        let at = self.at.checked_add(offset)?;
+        self.region.mapping.get_slice(at, len).ok()
     }
 
     /// One little-endian word; `None` outside the window.
+    #[inline]
     pub(super) fn load_u16(&self, offset: usize, order: Ordering) -> Option<u16> {
         let raw: u16 = self.slice(offset, 2)?.load(0, order).ok()?;
         self.region.intact(u16::from_le(raw))
     }
 
     /// Writes one little-endian word; `None` outside the window.
+    #[inline]
     pub(super) fn store_u16(&self, offset: usize, value: u16, order: Ordering) -> Option<()> {
         let stored = self.slice(offset, 2)?.store(value.to_le(), 0, order).ok();
         self.region.intact(stored)?
     }
 
+    /// Two little-endian words, the second behind the first; `None` outside the window.
+    #[inline]
+    pub(super) fn load_2_u64(&self, offset: usize) -> Option<(u64, u64)> {
+        let slice = self.slice(offset, 16)?;
+        let low: u64 = slice.load(0, Ordering::Relaxed).ok()?;
+        let high: u64 = slice.load(8, Ordering::Relaxed).ok()?;
+        self.region.intact((u64::from_le(low), u64::from_le(high)))
+    }
+
+    /// Writes two little-endian words, the second behind the first; `None` outside the window.
+    #[inline]
+    pub(super) fn store_2_u32(&self, offset: usize, first: u32, second: u32) -> Option<()> {
+        let slice = self.slice(offset, 8)?;
+        slice.store(first.to_le(), 0, Ordering::Relaxed).ok()?;
+        slice.store(second.to_le(), 4, Ordering::Relaxed).ok()?;
+        self.region.intact(())
+    }
+
     /// Copies bytes out of the window, once.
+    #[inline]
     pub(super) fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.slice(offset, N)?.copy_to(&mut bytes);
@@ -439,6 +481,7 @@ impl Window {
     }
 
     /// Copies bytes into the window.
+    #[cfg(test)]
     pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.slice(offset, N)?.copy_from(&bytes);
         self.region.intact(())

@@ -51,7 +51,7 @@ use crate::wire::channel::{LATE_REPLY_LEN_MAX, LateReply};
 use crate::wire::header::{OUT_HEADER_LEN, OutHeader};
 use crate::wire::pod::Plain;
 
-use super::chain::{Chain, Peek};
+use super::chain::Chain;
 use super::completion::ReturnPath;
 use super::executor::InFlight;
 use super::guest_io;
@@ -158,9 +158,8 @@ impl Lot {
         self: &Arc<Self>,
         ram: &GuestRam,
         chain: &Chain,
-        peek: Option<Peek>,
     ) -> Option<Box<dyn LateReply>> {
-        let peek = peek.filter(|peek| peek.opcode.has_reply())?;
+        let peek = chain.peek().filter(|peek| peek.opcode.has_reply())?;
         if chain.writable_bytes() < OUT_HEADER_LEN {
             return None;
         }
@@ -175,7 +174,7 @@ impl Lot {
             request: Some(ParkedRequest {
                 era: state.era,
                 head: chain.head(),
-                unique: peek.unique,
+                unique: peek.header.unique,
                 room,
             }),
         }))

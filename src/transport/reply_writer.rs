@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::wire::channel::{ChannelError, FileSpan, LateReply, ReplySink};
 
-use super::chain::{Chain, Peek};
+use super::chain::Chain;
 use super::guest_io::{self, Cursor};
 use super::memory::GuestRam;
 use super::parking::Lot;
@@ -21,7 +21,6 @@ use super::parking::Lot;
 pub(super) struct ReplyWriter<'a> {
     ram: &'a GuestRam,
     chain: &'a Chain,
-    peek: Option<Peek>,
     lot: &'a Arc<Lot>,
     /// None left once the request is parked.
     capacity: usize,
@@ -30,16 +29,10 @@ pub(super) struct ReplyWriter<'a> {
 
 impl<'a> ReplyWriter<'a> {
     /// A writer over all of the chain's room, which may be parked in `lot`.
-    pub(super) fn new(
-        ram: &'a GuestRam,
-        chain: &'a Chain,
-        peek: Option<Peek>,
-        lot: &'a Arc<Lot>,
-    ) -> Self {
+    pub(super) fn new(ram: &'a GuestRam, chain: &'a Chain, lot: &'a Arc<Lot>) -> Self {
         ReplyWriter {
             ram,
             chain,
-            peek,
             lot,
             capacity: chain.writable_bytes(),
             parked: false,
@@ -89,7 +82,7 @@ impl ReplySink for ReplyWriter<'_> {
         if self.parked {
             return None;
         }
-        let late = self.lot.park(self.ram, self.chain, self.peek)?;
+        let late = self.lot.park(self.ram, self.chain)?;
         self.parked = true;
         self.capacity = 0;
         Some(late)

@@ -1,13 +1,17 @@
 //! What: a request's bytes, front to back.
 //!
-//! In: the readable segments of a chain. Out: [`RequestSource`]. Invariant: each byte is handed
-//! out at most once, so nobody can read one twice and find two values. Does not: know what the
+//! In: the readable segments of a chain, and its header if that was copied already. Out:
+//! [`RequestSource`]. Invariant: each byte is fetched and handed out at most once, so nobody can
+//! read one twice and find two values. Does not: know what the
 //! bytes mean.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::wire::channel::{ChannelError, FileSpan, RequestSource};
+
+use crate::wire::header::{IN_HEADER_LEN, InHeader};
+use crate::wire::pod::Plain;
 
 use super::chain::Chain;
 use super::guest_io::{self, Cursor};
@@ -20,6 +24,8 @@ pub(super) struct RequestReader<'a> {
     segments: &'a [Segment],
     cursor: Cursor,
     remaining: usize,
+    /// What the first bytes are, as long as none was handed out.
+    header: Option<&'a InHeader>,
 }
 
 impl<'a> RequestReader<'a> {
@@ -30,6 +36,7 @@ impl<'a> RequestReader<'a> {
             segments: chain.readable(),
             cursor: Cursor::default(),
             remaining: chain.readable_bytes(),
+            header: chain.peek().map(|peek| &peek.header),
         }
     }
 }
@@ -42,6 +49,14 @@ impl RequestSource for RequestReader<'_> {
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ChannelError> {
         let remaining = self.remaining.checked_sub(buf.len()).ok_or(ChannelError)?;
         let mut cursor = self.cursor;
+        if let Some(header) = self.header.take()
+            && buf.len() == IN_HEADER_LEN
+        {
+            buf.copy_from_slice(header.as_wire());
+            self.cursor.advance(self.segments, IN_HEADER_LEN);
+            self.remaining = remaining;
+            return Ok(());
+        }
         if !guest_io::copy_out_at(self.ram, self.segments, &mut cursor, buf) {
             return Err(ChannelError);
         }
@@ -54,6 +69,7 @@ impl RequestSource for RequestReader<'_> {
         if span.len > self.remaining {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
+        self.header = None;
         let done = guest_io::write_to_file(self.ram, self.segments, &mut self.cursor, file, span)?;
         self.remaining = self.remaining.saturating_sub(done);
         Ok(done)

@@ -330,13 +330,8 @@ impl UsedRing {
     /// Returns one element: the driver sees it from here on. Whether it wants to be woken for it
     /// is for [`UsedRing::wants_signal`] to say.
     pub(super) fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
-        let [h0, h1] = head.to_le_bytes();
-        let [l0, l1, l2, l3] = len.to_le_bytes();
         self.used
-            .write(
-                element(self.next, self.size, 8),
-                [h0, h1, 0, 0, l0, l1, l2, l3],
-            )
+            .store_2_u32(element(self.next, self.size, 8), head.into(), len)
             .ok_or(BrokenRing::RingMemory)?;
         self.next = self.next.wrapping_add(1);
         // Pairs with the driver's acquire of used.idx.

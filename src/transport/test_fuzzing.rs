@@ -99,7 +99,7 @@ fn check(chain: &Chain, ram: &GuestRam, head: u16) {
             assert!(ram.piece(segment, 1, segment.len()).is_none());
         }
     }
-    chain.peek(ram);
+    chain.peek();
     let mut copy = vec![0; chain.readable_bytes().min(0x2_0000)];
     assert!(guest_io::copy_out(ram, chain.readable(), &mut copy));
     let reply = vec![7; chain.writable_bytes().min(0x2_0000)];

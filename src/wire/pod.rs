@@ -14,6 +14,11 @@ pub trait Plain: ByteValued {
         self.as_slice()
     }
 
+    /// The same, to be filled with any bytes.
+    fn as_wire_mut(&mut self) -> &mut [u8] {
+        self.as_mut_slice()
+    }
+
     /// A value with every byte zero.
     fn zero() -> Self {
         Self::zeroed()
@@ -24,7 +29,7 @@ pub trait Plain: ByteValued {
     fn split_from(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (front, rest) = bytes.split_at_checked(size_of::<Self>())?;
         let mut value = Self::zeroed();
-        value.as_mut_slice().copy_from_slice(front);
+        value.as_wire_mut().copy_from_slice(front);
         Some((value, rest))
     }
 
@@ -32,7 +37,7 @@ pub trait Plain: ByteValued {
     /// ignored. For layouts that grew at their end (INIT).
     fn from_grown(bytes: &[u8]) -> Self {
         let mut value = Self::zeroed();
-        for (to, from) in value.as_mut_slice().iter_mut().zip(bytes) {
+        for (to, from) in value.as_wire_mut().iter_mut().zip(bytes) {
             *to = *from;
         }
         value

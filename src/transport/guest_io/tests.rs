@@ -132,7 +132,7 @@ fn read_from_file_fills_the_pieces_and_stops_at_the_end_of_the_file() {
     for (reply_offset, offset, len, expected) in cases {
         let (memory, ram, chain) = pieces(WRITE);
         let lot = Arc::default();
-        let mut writer = ReplyWriter::new(&ram, &chain, None, &lot);
+        let mut writer = ReplyWriter::new(&ram, &chain, &lot);
         let got = writer.read_from_file(reply_offset, file.as_fd(), span(offset, len));
         assert_eq!(got.expect("readable"), expected);
         let mut seen = Vec::new();
@@ -153,7 +153,7 @@ fn read_from_file_fills_the_pieces_and_stops_at_the_end_of_the_file() {
 fn write_at_beyond_the_room_is_refused() {
     let (_memory, ram, chain) = pieces(WRITE);
     let lot = Arc::default();
-    let mut writer = ReplyWriter::new(&ram, &chain, None, &lot);
+    let mut writer = ReplyWriter::new(&ram, &chain, &lot);
     assert_eq!(writer.capacity(), BYTES);
     assert!(writer.write_at(BYTES - 4, b"abcd").is_ok());
     assert!(writer.write_at(BYTES - 3, b"abcd").is_err());
@@ -170,7 +170,7 @@ fn read_from_file_whose_rest_is_not_in_memory_is_eagain_for_all_of_it() {
     file.sync_all().expect("a disk");
     let (memory, ram, chain) = pieces(WRITE);
     let lot = Arc::default();
-    let mut sink = ReplyWriter::new(&ram, &chain, None, &lot);
+    let mut sink = ReplyWriter::new(&ram, &chain, &lot);
     let mut read = |rwf_flags| {
         let span = FileSpan {
             // The second call begins with the second page.
