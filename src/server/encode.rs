@@ -84,24 +84,35 @@ impl Reply<'_> {
             | Reply::Init(_) => 0,
         }
     }
+
+    /// The reply is in guest memory: what it grants is the guest's now.
+    #[inline]
+    pub(super) fn commit(self) {
+        match self {
+            Reply::Listing(_, lookups) => lookups.into_iter().for_each(LookupRef::commit),
+            // They own nothing besides what they grant, and taking that out would copy it all.
+            all_of_it => std::mem::forget(all_of_it),
+        }
+    }
 }
 
-/// Writes the reply to a request and commits what it grants.
+/// Writes the reply to a request. By reference, because it is large; [`Reply::commit`] it when this
+/// has succeeded.
 ///
-/// Errors: the memory of the reply is out of reach or too short; nothing is granted then.
+/// Errors: the memory of the reply is out of reach or too short.
 pub(super) fn write_reply(
     sink: &mut dyn ReplySink,
     unique: u64,
-    reply: Reply<'_>,
+    reply: &Reply<'_>,
     buffer: &Buffer,
 ) -> Result<Outcome, ChannelError> {
-    match reply {
+    match *reply {
         Reply::Silent => Ok(Outcome::NoReply),
         Reply::Later => Ok(Outcome::Parked),
         Reply::NotNow => Ok(Outcome::Deferred),
         Reply::Empty => write_parts(sink, unique, &[]),
-        Reply::Attr(attr) => write_parts(sink, unique, attr_out(&attr).as_wire()),
-        Reply::Statx(attr) => write_parts(sink, unique, statx_out(&attr).as_wire()),
+        Reply::Attr(ref attr) => write_parts(sink, unique, attr_out(attr).as_wire()),
+        Reply::Statx(ref attr) => write_parts(sink, unique, statx_out(attr).as_wire()),
         Reply::Written(size) => {
             let out = response::WriteOut { size, padding: 0 };
             write_parts(sink, unique, out.as_wire())
@@ -111,7 +122,7 @@ pub(super) fn write_reply(
             write_parts(sink, unique, out.as_wire())
         }
         Reply::Offset(offset) => write_parts(sink, unique, response::LseekOut { offset }.as_wire()),
-        Reply::Totals(totals) => write_parts(sink, unique, statfs_out(&totals).as_wire()),
+        Reply::Totals(ref totals) => write_parts(sink, unique, statfs_out(totals).as_wire()),
         Reply::XattrLength(size) => {
             let out = response::GetxattrOut { size, padding: 0 };
             write_parts(sink, unique, out.as_wire())
@@ -124,43 +135,22 @@ pub(super) fn write_reply(
             };
             write_parts(sink, unique, out.as_wire())
         }
-        Reply::Lock(request, held) => write_parts(sink, unique, lk_out(&request, held).as_wire()),
-        Reply::Init(out) => write_parts(sink, unique, out.as_wire()),
+        Reply::Lock(ref request, held) => {
+            write_parts(sink, unique, lk_out(request, held).as_wire())
+        }
+        Reply::Init(ref out) => write_parts(sink, unique, out.as_wire()),
         Reply::Buffered(len) => write_parts(sink, unique, buffer.filled(len)),
         Reply::InPlace(len) => write_header(sink, unique, len),
-        Reply::Entry(entry) => {
-            let outcome = write_parts(sink, unique, entry_out(&entry).as_wire())?;
-            entry.lookup.commit();
-            Ok(outcome)
-        }
-        Reply::Opened(opened) => {
-            let outcome = write_parts(sink, unique, open_out(&opened).as_wire())?;
-            opened.handle.commit();
-            Ok(outcome)
-        }
-        Reply::Created(opened, entry) => {
+        Reply::Entry(ref entry) => write_parts(sink, unique, entry_out(entry).as_wire()),
+        Reply::Opened(ref opened) => write_parts(sink, unique, open_out(opened).as_wire()),
+        Reply::Created(ref opened, ref entry) => {
             let out = response::CreateOut {
-                entry: entry_out(&entry),
-                open: open_out(&opened),
+                entry: entry_out(entry),
+                open: open_out(opened),
             };
-            match write_parts(sink, unique, out.as_wire()) {
-                Ok(outcome) => {
-                    entry.lookup.commit();
-                    opened.handle.commit();
-                    Ok(outcome)
-                }
-                Err(error) => {
-                    drop(opened);
-                    drop(entry);
-                    Err(error)
-                }
-            }
+            write_parts(sink, unique, out.as_wire())
         }
-        Reply::Listing(len, lookups) => {
-            let outcome = write_parts(sink, unique, buffer.filled(len))?;
-            lookups.into_iter().for_each(LookupRef::commit);
-            Ok(outcome)
-        }
+        Reply::Listing(len, _) => write_parts(sink, unique, buffer.filled(len)),
     }
 }
 

@@ -157,10 +157,15 @@ impl<F: FileSystem> Server<F> {
         if operation.fixed_payload_len() > around.payload_room() {
             return Err(Errno::EINVAL);
         }
-        let reply = dispatch(&self.fs, operation, &mut around)?;
+        let dispatched = dispatch(&self.fs, operation, &mut around);
+        let reply = dispatched.as_ref().map_err(|errno| *errno)?;
         ends.moved_len = reply.content_len();
-        write_reply(ends.sink, header.unique, reply, &scratch.reply)
-            .map_err(|ChannelError| Errno::EIO)
+        let outcome = write_reply(ends.sink, header.unique, reply, &scratch.reply)
+            .map_err(|ChannelError| Errno::EIO)?;
+        if let Ok(reply) = dispatched {
+            reply.commit();
+        }
+        Ok(outcome)
     }
 
     /// INIT and DESTROY. Errors: `EIO` nothing to destroy, or another INIT is under way; `EINVAL`
@@ -363,7 +368,8 @@ fn reply_without_buffer(
     unique: u64,
     reply: Reply<'_>,
 ) -> Result<Outcome> {
-    write_reply(sink, unique, reply, &Buffer::default()).map_err(|ChannelError| Errno::EIO)
+    // It grants nothing, so there is nothing to commit.
+    write_reply(sink, unique, &reply, &Buffer::default()).map_err(|ChannelError| Errno::EIO)
 }
 
 /// Names and contents are not logged; opcode, node and result are.

@@ -61,8 +61,14 @@ impl Scratch {
 
     /// The thread's own counters among those of `metrics`.
     pub(super) fn meter(&mut self, metrics: &Arc<Metrics>) -> &mut Meter {
-        // Another server has been served by this thread before.
-        self.meter.take_if(|meter| !meter.is_of(metrics));
+        let is_known = self
+            .meter
+            .as_ref()
+            .is_some_and(|meter| meter.is_of(metrics));
+        if !is_known {
+            // It is new, or another server has been served by this thread before.
+            self.meter = None;
+        }
         self.meter.get_or_insert_with(|| metrics.meter())
     }
 }
