@@ -50,9 +50,8 @@ use crate::server::session::{Alone, InitAnswer, Names, Refusal, Session, negotia
 use crate::sys::errno::{Errno, Result};
 use crate::wire::channel::{ChannelError, Outcome, Pace, ReplySink, RequestHandler, RequestSource};
 use crate::wire::flags::SessionFlags;
-use crate::wire::header::{IN_HEADER_LEN, InHeader, OUT_HEADER_LEN};
+use crate::wire::header::{InHeader, OUT_HEADER_LEN};
 use crate::wire::opcode::Opcode;
-use crate::wire::pod::Plain;
 use crate::wire::request::InitIn;
 use crate::wire::response::InitOut;
 use crate::wire::{MAJOR_VERSION, MINOR_VERSION};
@@ -292,7 +291,7 @@ impl<F: FileSystem> RequestHandler for Server<F> {
         pace: Pace,
     ) -> Outcome {
         with_scratch(|scratch| {
-            let Some(header) = read_header(source) else {
+            let Some(header) = source.read_header() else {
                 return self.drop_request(scratch, "it has no whole header");
             };
             let opcode = Opcode::from_raw(header.opcode);
@@ -332,12 +331,6 @@ impl<F: FileSystem> RequestHandler for Server<F> {
     fn reset(&self) {
         self.end_session(&mut self.session.wait_until_alone());
     }
-}
-
-fn read_header(source: &mut dyn RequestSource) -> Option<InHeader> {
-    let mut bytes = [0; IN_HEADER_LEN];
-    source.read_exact(&mut bytes).ok()?;
-    InHeader::split_from(&bytes).map(|(header, _)| header)
 }
 
 /// Copies arguments and extensions. Errors: `EIO` the guest's memory is out of reach.

@@ -112,9 +112,8 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    /// From its 16 bytes as two little-endian words.
     #[inline]
-    fn from_words(low: u64, high: u64) -> Descriptor {
+    fn from_raw(RawDescriptor(low, high): RawDescriptor) -> Descriptor {
         let [l0, l1, l2, l3, f0, f1, n0, n1] = high.to_le_bytes();
         Descriptor {
             addr: low,
@@ -127,13 +126,17 @@ impl Descriptor {
     fn from_bytes(bytes: &[u8; DESCRIPTOR_SIZE]) -> Descriptor {
         let word = |bytes: &[u8]| bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
         let (low, high) = bytes.split_at(DESCRIPTOR_SIZE / 2);
-        Descriptor::from_words(word(low), word(high))
+        Descriptor::from_raw(RawDescriptor(word(low), word(high)))
     }
 
     fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 }
+
+/// A descriptor as two little-endian words.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RawDescriptor(u64, u64);
 
 /// Where the descriptors of a queue are.
 #[derive(Debug)]
@@ -142,6 +145,22 @@ pub(super) struct DescriptorTable {
     pub(super) size: u16,
     /// Whether the driver accepted VIRTIO_RING_F_INDIRECT_DESC.
     pub(super) indirect: bool,
+}
+
+impl DescriptorTable {
+    /// The descriptor with this index.
+    ///
+    /// # Errors
+    /// [`BrokenRing::IndexOutOfRange`].
+    #[inline]
+    pub(super) fn read(&self, index: u16) -> Result<RawDescriptor, BrokenRing> {
+        if index >= self.size {
+            return Err(BrokenRing::IndexOutOfRange(index));
+        }
+        let at = usize::from(index).saturating_mul(DESCRIPTOR_SIZE);
+        let (low, high) = self.window.load_2_u64(at).ok_or(BrokenRing::RingMemory)?;
+        Ok(RawDescriptor(low, high))
+    }
 }
 
 /// One request's buffers. Made once and loaded anew for each request, so that the vectors keep
@@ -201,18 +220,19 @@ impl Chain {
         self.defect
     }
 
-    /// Reads the chain that starts at `head`, and the header of its request.
+    /// Reads the chain that starts at `head` with `first`, and the header of its request.
     ///
     /// # Errors
     /// [`BrokenRing`] when the structure is wrong; the chain means nothing then.
     pub(super) fn load(
         &mut self,
         head: u16,
+        first: RawDescriptor,
         table: &DescriptorTable,
         ram: &GuestRam,
     ) -> Result<(), BrokenRing> {
         self.forget(head);
-        self.load_pieces(head, table, ram)?;
+        self.load_pieces(first, table, ram)?;
         let mut header = InHeader::zero();
         if guest_io::copy_out(ram, &self.readable, header.as_wire_mut()) {
             let opcode = Opcode::from_raw(header.opcode);
@@ -221,20 +241,29 @@ impl Chain {
         Ok(())
     }
 
-    fn load_pieces(
+    /// The same without having read the first descriptor before.
+    ///
+    /// # Errors
+    /// As for [`Chain::load`].
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn load_from(
         &mut self,
         head: u16,
         table: &DescriptorTable,
         ram: &GuestRam,
     ) -> Result<(), BrokenRing> {
-        let mut index = head;
+        self.load(head, table.read(head)?, table, ram)
+    }
+
+    fn load_pieces(
+        &mut self,
+        first: RawDescriptor,
+        table: &DescriptorTable,
+        ram: &GuestRam,
+    ) -> Result<(), BrokenRing> {
+        let mut raw = first;
         for _ in 0..table.size {
-            if index >= table.size {
-                return Err(BrokenRing::IndexOutOfRange(index));
-            }
-            let at = usize::from(index).saturating_mul(DESCRIPTOR_SIZE);
-            let (low, high) = table.window.load_2_u64(at).ok_or(BrokenRing::RingMemory)?;
-            let descriptor = Descriptor::from_words(low, high);
+            let descriptor = Descriptor::from_raw(raw);
             if descriptor.has(FLAG_INDIRECT) {
                 if !table.indirect {
                     return Err(BrokenRing::IndirectNotNegotiated);
@@ -248,7 +277,7 @@ impl Chain {
             if !descriptor.has(FLAG_NEXT) {
                 return Ok(());
             }
-            index = descriptor.next;
+            raw = table.read(descriptor.next)?;
         }
         Err(BrokenRing::Loop)
     }
@@ -317,7 +346,7 @@ impl Chain {
 
     /// Adds the buffer of one descriptor. Nearly always it is all right, and in the same region as
     /// the one before.
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, descriptor: &Descriptor, ram: &GuestRam) {
         let len = u64::from(descriptor.len);
         let is_writable = descriptor.has(FLAG_WRITE);

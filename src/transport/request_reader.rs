@@ -11,7 +11,6 @@ use std::os::fd::BorrowedFd;
 use crate::wire::channel::{ChannelError, FileSpan, RequestSource};
 
 use crate::wire::header::{IN_HEADER_LEN, InHeader};
-use crate::wire::pod::Plain;
 
 use super::chain::Chain;
 use super::guest_io::{self, Cursor};
@@ -24,7 +23,7 @@ pub(super) struct RequestReader<'a> {
     segments: &'a [Segment],
     cursor: Cursor,
     remaining: usize,
-    /// What the first bytes are, as long as none was handed out.
+    /// The header, which was fetched already.
     header: Option<&'a InHeader>,
 }
 
@@ -46,17 +45,16 @@ impl RequestSource for RequestReader<'_> {
         self.remaining
     }
 
+    fn read_header(&mut self) -> Option<InHeader> {
+        let header = self.header.take()?;
+        self.remaining = self.remaining.checked_sub(IN_HEADER_LEN)?;
+        self.cursor.advance(self.segments, IN_HEADER_LEN);
+        Some(*header)
+    }
+
     fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), ChannelError> {
         let remaining = self.remaining.checked_sub(buf.len()).ok_or(ChannelError)?;
         let mut cursor = self.cursor;
-        if let Some(header) = self.header.take()
-            && buf.len() == IN_HEADER_LEN
-        {
-            buf.copy_from_slice(header.as_wire());
-            self.cursor.advance(self.segments, IN_HEADER_LEN);
-            self.remaining = remaining;
-            return Ok(());
-        }
         if !guest_io::copy_out_at(self.ram, self.segments, &mut cursor, buf) {
             return Err(ChannelError);
         }
@@ -69,7 +67,6 @@ impl RequestSource for RequestReader<'_> {
         if span.len > self.remaining {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        self.header = None;
         let done = guest_io::write_to_file(self.ram, self.segments, &mut self.cursor, file, span)?;
         self.remaining = self.remaining.saturating_sub(done);
         Ok(done)

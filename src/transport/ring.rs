@@ -24,7 +24,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
-use super::chain::{BrokenRing, Chain, DescriptorTable};
+use super::chain::{BrokenRing, Chain, DescriptorTable, RawDescriptor};
 use super::memory::{GuestRam, Window};
 use super::ring_sync::fence;
 
@@ -168,6 +168,9 @@ impl Ring {
             used: self.used,
             next: next_avail,
             seen: next_avail,
+            ahead: [Ahead::default(); READ_AHEAD],
+            ahead_count: 0,
+            ahead_taken: 0,
             taken: 0,
             taken_with: vec![0; usize::from(self.size)],
         };
@@ -190,6 +193,17 @@ fn event_word(size: u16, width: usize) -> usize {
         .saturating_add(ELEMENTS)
 }
 
+/// Most entries that are read at once. The driver writes new ones into the same cache lines all the
+/// time, and each look of ours takes the line from it, for some 100 ns on both sides.
+const READ_AHEAD: usize = 16;
+
+/// An entry of the available ring that was read before its turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ahead {
+    head: u16,
+    descriptor: RawDescriptor,
+}
+
 /// The half that requests come from.
 #[derive(Debug)]
 pub(super) struct AvailRing {
@@ -202,6 +216,10 @@ pub(super) struct AvailRing {
     next: u16,
     /// avail.idx as last read: requests before it are there.
     seen: u16,
+    /// Entries that were read: `ahead_count`, of which the one after `ahead_taken` is `next`.
+    ahead: [Ahead; READ_AHEAD],
+    ahead_count: usize,
+    ahead_taken: usize,
     /// Requests taken so far: `next`, but never the same again.
     taken: u64,
     /// For each head, what `taken` becomes when all requests are taken that were there when it was.
@@ -243,12 +261,12 @@ impl AvailRing {
         if !self.has_request()? {
             return Ok(false);
         }
-        // Relaxed: ordered by the Acquire load of avail.idx in refresh.
-        let head = self
-            .avail
-            .load_u16(element(self.next, self.size, 2), Ordering::Relaxed)
-            .ok_or(BrokenRing::RingMemory)?;
-        chain.load(head, &self.table, ram)?;
+        if self.ahead_taken >= self.ahead_count {
+            self.read_ahead()?;
+        }
+        let ahead = self.ahead.get(self.ahead_taken).copied();
+        let Ahead { head, descriptor } = ahead.ok_or(BrokenRing::RingMemory)?;
+        chain.load(head, descriptor, &self.table, ram)?;
         let taken_with = self
             .taken_with
             .get_mut(usize::from(head))
@@ -261,13 +279,40 @@ impl AvailRing {
         *taken_with = self.taken.saturating_add(u64::from(waiting));
         self.taken = self.taken.saturating_add(1);
         self.next = self.next.wrapping_add(1);
+        self.ahead_taken = self.ahead_taken.saturating_add(1);
         Ok(true)
+    }
+
+    /// Reads the entries that wait, and the first descriptor of each, as many as there is room for
+    /// and up to one that is wrong, whose turn may come later.
+    fn read_ahead(&mut self) -> Result<(), BrokenRing> {
+        let waiting = usize::from(self.seen.wrapping_sub(self.next));
+        self.ahead_taken = 0;
+        self.ahead_count = 0;
+        for (index, ahead) in (0_u16..).zip(self.ahead.iter_mut().take(waiting)) {
+            let at = element(self.next.wrapping_add(index), self.size, 2);
+            // Relaxed, here and below: ordered by the Acquire load of avail.idx in refresh.
+            ahead.head = self
+                .avail
+                .load_u16(at, Ordering::Relaxed)
+                .ok_or(BrokenRing::RingMemory)?;
+        }
+        for ahead in self.ahead.iter_mut().take(waiting) {
+            ahead.descriptor = match self.table.read(ahead.head) {
+                Ok(descriptor) => descriptor,
+                Err(broken) if self.ahead_count == 0 => return Err(broken),
+                Err(_) => break,
+            };
+            self.ahead_count = self.ahead_count.saturating_add(1);
+        }
+        Ok(())
     }
 
     /// Gives the request that was taken last back: it counts as never taken.
     pub(super) fn put_back(&mut self) {
         self.next = self.next.wrapping_sub(1);
         self.taken = self.taken.saturating_sub(1);
+        self.ahead_count = 0;
     }
 
     /// Asks the driver not to kick while we are at it. With EVENT_IDX there is nothing to do:

@@ -15,6 +15,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::wire::header::InHeader;
+use crate::wire::pod::Plain;
+
 /// Guest memory that was described could not be reached (no such address, or no room left).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelError;
@@ -42,6 +45,14 @@ pub struct FileSpan {
 pub trait RequestSource {
     /// Bytes not read yet.
     fn remaining(&self) -> usize;
+
+    /// The header, with which every request begins, and moves on; to be called first. Nothing when
+    /// there are too few bytes or they cannot be read.
+    fn read_header(&mut self) -> Option<InHeader> {
+        let mut header = InHeader::zero();
+        self.read_exact(header.as_wire_mut()).ok()?;
+        Some(header)
+    }
 
     /// Copies exactly `buf.len()` bytes and moves on.
     ///

@@ -43,7 +43,7 @@ impl Setting {
             self.driver.describe(index, (*addr, *len, *flags, *next));
         }
         let mut chain = Chain::default();
-        let loaded = chain.load(0, &self.table, &self.ram);
+        let loaded = chain.load_from(0, &self.table, &self.ram);
         (chain, loaded)
     }
 
@@ -112,7 +112,7 @@ fn load_of_a_wrong_structure_is_a_broken_ring() {
     }
     let mut chain = Chain::default();
     assert_eq!(
-        chain.load(SIZE, &setting.table, &setting.ram),
+        chain.load_from(SIZE, &setting.table, &setting.ram),
         Err(BrokenRing::IndexOutOfRange(SIZE))
     );
 }

@@ -47,7 +47,7 @@ fn pieces(write: u16) -> (TestMemory, GuestRam, Chain) {
         indirect: true,
     };
     let mut chain = Chain::default();
-    chain.load(0, &table, &ram).expect("a good chain");
+    chain.load_from(0, &table, &ram).expect("a good chain");
     assert_eq!(chain.defect(), None);
     (memory, ram, chain)
 }
