@@ -94,10 +94,11 @@ impl Device {
         })
     }
 
-    /// Takes another pool for what the handler defers.
+    /// Takes another pool for what the handler defers, and for one large copy at a time.
     #[cfg(test)]
     pub(super) fn use_pool(&mut self, pool: Arc<super::pool::Pool>) {
-        self.surroundings.executor = Executor::Adaptive(pool);
+        let copiers = super::copiers::Copiers::new(1);
+        self.surroundings.executor = Executor::Adaptive(pool, copiers);
     }
 
     /// Whether the front end expects answers to messages that have none of their own.

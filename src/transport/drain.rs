@@ -36,6 +36,7 @@ use crate::wire::opcode::Opcode;
 
 use super::chain::{BrokenRing, Chain};
 use super::completion::{self, Completion, Returned};
+use super::copiers::{self, Copier};
 use super::executor::{Executor, PoolJob, QueueContext};
 use super::heads::Heads;
 use super::memory::GuestRam;
@@ -178,7 +179,7 @@ impl Drain {
         }
         match &self.executor {
             Executor::Inline => self.serve_here(Pace::Patient),
-            Executor::Adaptive(_) => {
+            Executor::Adaptive(..) => {
                 // The one that is served now is still among them.
                 let others_wait = self.requests.has_two_requests();
                 self.serve_here(Pace::Prompt { others_wait })
@@ -191,7 +192,7 @@ impl Drain {
                 match take(&mut self.requests, heads, &mut chain, &self.ram) {
                     Ok(true) => {
                         let context = Arc::clone(&self.context);
-                        PoolJob::new(context, Arc::clone(&self.ram), chain).hand_to(pool);
+                        PoolJob::new(context, Arc::clone(&self.ram), chain, None).hand_to(pool);
                         Ok(())
                     }
                     none_or_broken => {
@@ -210,6 +211,14 @@ impl Drain {
         if !take(&mut self.requests, heads, &mut self.chain, &self.ram)? {
             return Ok(());
         }
+        if pace == (Pace::Prompt { others_wait: true })
+            && copiers::is_large_copy(&self.chain)
+            && let Executor::Adaptive(_, copiers) = &self.executor
+            && let Some(copier) = copiers.take()
+        {
+            self.hand_over(Some(copier));
+            return Ok(());
+        }
         let peek = self.chain.peek();
         self.notify_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
         let completion = Completion::new(&self.context, &self.ram, &self.chain);
@@ -220,7 +229,7 @@ impl Drain {
             }
             Returned::Silent => self.unnotified = self.unnotified.saturating_add(1),
             Returned::Later => {}
-            Returned::Deferred => self.defer(),
+            Returned::Deferred => self.hand_over(None),
         }
         // The second bound holds for a driver that makes entries available that we have not
         // returned yet.
@@ -246,15 +255,15 @@ impl Drain {
     }
 
     /// Hands the request in `self.chain` to the pool.
-    fn defer(&mut self) {
+    fn hand_over(&mut self, copier: Option<Copier>) {
         // What is finished does not wait with us for a place among those under way, or a thread.
         self.notify();
         self.context.lot.in_flight.enter(usize::from(self.size));
         let chain = std::mem::replace(&mut self.chain, self.context.take_chain());
         let context = Arc::clone(&self.context);
-        let job = PoolJob::new(context, Arc::clone(&self.ram), chain);
+        let job = PoolJob::new(context, Arc::clone(&self.ram), chain, copier);
         match &self.executor {
-            Executor::Adaptive(pool) | Executor::Pool(pool) => job.hand_to(pool),
+            Executor::Adaptive(pool, _) | Executor::Pool(pool) => job.hand_to(pool),
             Executor::Inline => job.run(),
         }
     }

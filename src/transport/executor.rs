@@ -7,6 +7,7 @@
 //!   Inline     worker: handler(Patient)
 //!   Pool       worker: job -> pool: handler(Patient)
 //!   Adaptive   worker: handler(Prompt) -- Deferred --> job -> pool: handler(Patient)
+//!   ... a large READ that others wait behind: job -> pool: handler(Prompt), handler(Patient)
 //! ```
 //!
 //! Invariants: a queue never has more requests under way than it has entries, however fast a
@@ -26,7 +27,8 @@ use crate::wire::channel::{Pace, RequestHandler};
 
 use super::Execution;
 use super::chain::Chain;
-use super::completion::{self, Completion, ReturnPath};
+use super::completion::{self, Completion, ReturnPath, Returned};
+use super::copiers::{Copier, Copiers};
 use super::counters::Counters;
 use super::error::TransportError;
 use super::memory::{GuestRam, MemoryCell};
@@ -45,8 +47,9 @@ pub(super) enum Executor {
     Inline,
     /// In this pool.
     Pool(Arc<Pool>),
-    /// On the thread that popped them; in this pool those that the handler defers.
-    Adaptive(Arc<Pool>),
+    /// On the thread that popped them; in this pool those that the handler defers, and some large
+    /// copies.
+    Adaptive(Arc<Pool>, Arc<Copiers>),
 }
 
 impl Executor {
@@ -66,7 +69,10 @@ impl Executor {
             }
             Execution::Adaptive => {
                 let pool = Pool::shrinking(threads_max, IDLE_THREAD_MAX);
-                Ok(Executor::Adaptive(Arc::new(pool)))
+                Ok(Executor::Adaptive(
+                    Arc::new(pool),
+                    Copiers::for_this_machine(),
+                ))
             }
         }
     }
@@ -204,16 +210,24 @@ pub(super) struct PoolJob {
     context: Arc<QueueContext>,
     ram: Arc<GuestRam>,
     chain: Chain,
+    /// With it the job was handed over because it copies a lot, not because it was deferred.
+    copier: Option<Copier>,
     served: bool,
 }
 
 impl PoolJob {
     /// A job for a chain that was entered in the context's count.
-    pub(super) fn new(context: Arc<QueueContext>, ram: Arc<GuestRam>, chain: Chain) -> Self {
+    pub(super) fn new(
+        context: Arc<QueueContext>,
+        ram: Arc<GuestRam>,
+        chain: Chain,
+        copier: Option<Copier>,
+    ) -> Self {
         PoolJob {
             context,
             ram,
             chain,
+            copier,
             served: false,
         }
     }
@@ -237,8 +251,20 @@ impl PoolJob {
     /// Serves the request, whatever that takes.
     pub(super) fn run(mut self) {
         self.served = true;
+        if self.copier.is_some() {
+            // The handler may find that it would have to wait, and keeps account of that.
+            let returned = self.serve(Pace::Prompt { others_wait: true });
+            self.copier = None;
+            if returned != Returned::Deferred {
+                return;
+            }
+        }
+        self.serve(Pace::Patient);
+    }
+
+    fn serve(&self, pace: Pace) -> Returned {
         let completion = Completion::new(&self.context, &self.ram, &self.chain);
-        completion::serve(self.context.handler.as_ref(), completion, Pace::Patient);
+        completion::serve(self.context.handler.as_ref(), completion, pace)
     }
 }
 

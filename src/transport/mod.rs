@@ -48,6 +48,7 @@ mod chain;
 mod completion;
 mod config_space;
 mod connection;
+mod copiers;
 mod counters;
 mod device;
 mod drain;

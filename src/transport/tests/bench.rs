@@ -23,6 +23,12 @@ use crate::transport::{DeviceSettings, Execution, Polling};
 use crate::wire::channel::{LateReply, Outcome, Pace, ReplySink, RequestHandler, RequestSource};
 
 pub(super) const FORGET: u32 = 2;
+/// As [`ECHO`], or what the number says.
+pub(super) const READ: u32 = 15;
+/// The number of a READ that is served as [`BLOCK`].
+pub(super) const BLOCKED_READ: u64 = 0xb10c;
+/// The number of a READ that is served as [`DEFER`].
+pub(super) const DEFERRED_READ: u64 = 0xdefe;
 pub(super) const ECHO: u32 = 1000;
 pub(super) const PANIC: u32 = 1001;
 pub(super) const DROP: u32 = 1002;
@@ -115,6 +121,12 @@ impl RequestHandler for TestHandler {
             Err(_) => Outcome::Dropped,
             Ok(()) => {
                 let opcode = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+                let unique = u64::from_le_bytes(header[8..16].try_into().expect("eight"));
+                let opcode = match (opcode, unique) {
+                    (READ, BLOCKED_READ) => BLOCK,
+                    (READ, DEFERRED_READ) => DEFER,
+                    (other, _) => other,
+                };
                 let opcode = match (opcode, pace) {
                     (DEFER_TWICE, _) | (DEFER..=DEFER_AND_PARK, Pace::Prompt { .. }) => {
                         self.deferred.fetch_add(1, Ordering::SeqCst);
@@ -133,7 +145,6 @@ impl RequestHandler for TestHandler {
                     DROP => Outcome::Dropped,
                     PARK_NOT => Outcome::Parked,
                     PARK | PARK_AND_REPLY | PARK_AND_PANIC => {
-                        let unique = u64::from_le_bytes(header[8..16].try_into().expect("eight"));
                         let parked = self.park(unique, sink);
                         match (opcode, parked) {
                             (PARK_AND_PANIC, _) => panic!("as the test asked"),
@@ -146,7 +157,6 @@ impl RequestHandler for TestHandler {
                         if opcode == BLOCK {
                             self.wait_at_gate();
                         }
-                        let unique = u64::from_le_bytes(header[8..16].try_into().expect("eight"));
                         answer(sink, error_reply(unique, 0))
                     }
                 }

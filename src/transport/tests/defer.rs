@@ -9,7 +9,8 @@ use vhost::vhost_user::VhostUserBackendReqHandlerMut;
 
 use super::EIO_REPLY;
 use super::bench::{
-    Bench, DEFER, DEFER_AND_BLOCK, DEFER_AND_PANIC, DEFER_AND_PARK, DEFER_TWICE, ECHO,
+    BLOCKED_READ, Bench, DEFER, DEFER_AND_BLOCK, DEFER_AND_PANIC, DEFER_AND_PARK, DEFER_TWICE,
+    DEFERRED_READ, ECHO, READ,
 };
 use crate::transport::pool::Pool;
 use crate::transport::test_guest::MODES;
@@ -52,6 +53,69 @@ fn request_behind_a_deferred_one_does_not_wait_for_it() {
     assert_eq!(bench.wait_used(1), (2, 16));
     bench.handler.open_gate();
     assert_eq!(bench.wait_used(1), (0, 16));
+}
+
+/// Room for replies from which on READs are copied by two threads.
+const LARGE: u32 = 256 * 1024;
+
+/// Two READs behind each other, with this room for replies, the first of which waits at the gate.
+fn two_reads(room: u32) -> (Bench, Arc<Pool>) {
+    // Eight queues have enough memory.
+    let (mut bench, pool) = bench_with_pool(8, 4);
+    for (slot, unique) in [(0, BLOCKED_READ), (2, 2), (4, 3)] {
+        bench.drivers[1].request(&bench.memory, slot, (READ, unique), room);
+    }
+    bench.kick(1);
+    (bench, pool)
+}
+
+#[test]
+fn large_read_that_others_wait_behind_is_copied_beside_them() {
+    let (mut bench, pool) = two_reads(LARGE);
+    // One of the two goes on while the other is at the gate, and then the third.
+    assert_eq!(bench.wait_used(1), (2, 16));
+    assert_eq!(bench.wait_used(1), (4, 16));
+    assert_eq!(pool.threads(), 1);
+    bench.handler.open_gate();
+    assert_eq!(bench.wait_used(1), (0, 16));
+    assert_eq!(bench.handler.served(), 3, "each is served once");
+}
+
+#[test]
+fn small_reads_are_served_in_turn() {
+    let (mut bench, pool) = two_reads(LARGE - 1);
+    bench.wait_until("the first is at the gate", |bench| {
+        bench.handler.under_way() == 1
+    });
+    bench.handler.open_gate();
+    for slot in [0, 2, 4] {
+        assert_eq!(bench.wait_used(1), (slot, 16));
+    }
+    assert_eq!(pool.threads(), 0);
+}
+
+#[test]
+fn large_read_that_nobody_waits_behind_stays_where_it_is() {
+    let (mut bench, pool) = bench_with_pool(8, 4);
+    for unique in 2..50 {
+        assert_eq!(bench.round_trip(1, READ, unique, LARGE), (16, unique));
+    }
+    assert_eq!(pool.threads(), 0);
+}
+
+#[test]
+fn large_read_that_would_wait_is_deferred_from_where_it_is_copied() {
+    let (mut bench, pool) = bench_with_pool(8, 4);
+    for (slot, unique) in [(0, DEFERRED_READ), (2, 2)] {
+        bench.drivers[1].request(&bench.memory, slot, (READ, unique), LARGE);
+    }
+    bench.kick(1);
+    let mut done = [bench.wait_used(1), bench.wait_used(1)];
+    done.sort_unstable();
+    assert_eq!(done, [(0, 16), (2, 16)]);
+    assert_eq!(bench.handler.deferred.load(Ordering::SeqCst), 1);
+    assert_eq!(bench.handler.served(), 2, "each is served once");
+    assert_eq!(pool.threads(), 1);
 }
 
 #[test]
