@@ -62,7 +62,7 @@ impl ReturnPath {
         }
     }
 
-    /// The chains under way.
+    /// The chains under way elsewhere.
     pub(super) fn heads(&self) -> &Heads {
         &self.heads
     }

@@ -191,6 +191,7 @@ impl Drain {
                 let heads = self.context.returns.heads();
                 match take(&mut self.requests, heads, &mut chain, &self.ram) {
                     Ok(true) => {
+                        heads.enter(chain.head());
                         let context = Arc::clone(&self.context);
                         PoolJob::new(context, Arc::clone(&self.ram), chain, None).hand_to(pool);
                         Ok(())
@@ -260,6 +261,7 @@ impl Drain {
         self.notify();
         self.context.lot.in_flight.enter(usize::from(self.size));
         let chain = std::mem::replace(&mut self.chain, self.context.take_chain());
+        self.context.returns.heads().enter(chain.head());
         let context = Arc::clone(&self.context);
         let job = PoolJob::new(context, Arc::clone(&self.ram), chain, copier);
         match &self.executor {
@@ -288,7 +290,7 @@ fn take(
     if !requests.pop(chain, ram)? {
         return Ok(false);
     }
-    if !heads.enter(chain.head()) {
+    if heads.has(chain.head()) {
         requests.put_back();
         return Err(BrokenRing::InFlight(chain.head()));
     }

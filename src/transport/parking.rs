@@ -89,7 +89,7 @@ pub(super) struct Exit {
 #[derive(Debug, Default)]
 pub(super) struct Lot {
     pub(super) in_flight: InFlight,
-    /// Chains under way, parked ones included.
+    /// Chains under way elsewhere, parked ones included.
     pub(super) heads: Arc<Heads>,
     state: Mutex<LotState>,
 }
@@ -169,6 +169,7 @@ impl Lot {
         if !self.in_flight.park(parked_count_max(running.place.size)) {
             return None;
         }
+        self.heads.enter(chain.head());
         Some(Box::new(LotReply {
             lot: Arc::clone(self),
             request: Some(ParkedRequest {
