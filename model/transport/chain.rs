@@ -13,12 +13,21 @@ pub(super) enum BrokenRing {
     RingMemory,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RawDescriptor;
+
 #[derive(Debug)]
 #[allow(dead_code)]
 pub(super) struct DescriptorTable {
     pub(super) window: Window,
     pub(super) size: u16,
     pub(super) indirect: bool,
+}
+
+impl DescriptorTable {
+    pub(super) fn read(&self, _index: u16) -> Result<RawDescriptor, BrokenRing> {
+        Ok(RawDescriptor)
+    }
 }
 
 #[derive(Debug)]
@@ -28,6 +37,7 @@ impl Chain {
     pub(super) fn load(
         &mut self,
         _head: u16,
+        _first: RawDescriptor,
         _table: &DescriptorTable,
         _ram: &GuestRam,
     ) -> Result<(), BrokenRing> {

@@ -83,16 +83,18 @@ impl ReturnPath {
     }
 
     /// Returns one chain. A driver that is at work sees it now, one that sleeps is woken by
-    /// [`ReturnPath::notify`].
-    pub(super) fn push(&self, head: u16, len: u32) {
+    /// [`ReturnPath::notify`]. Gives avail.idx as it was before, see [`UsedRing::push`].
+    pub(super) fn push(&self, head: u16, len: u32) -> Option<u16> {
         // Before the driver can see that it is back, and make it available again.
         self.heads.leave(head);
         let mut state = self.lock();
-        if state.used.push(head, len).is_err() {
+        let available = state.used.push(head, len).ok();
+        if available.is_none() {
             // The window was checked when the ring started, so this does not happen; if it did,
             // the request would be lost, and that must show somewhere.
             self.count_dropped();
         }
+        available
     }
 
     /// Wakes the driver for what was pushed, if it wants that, with one signal at most.
@@ -129,10 +131,10 @@ impl ReturnPath {
 /// What became of a request, as far as batching is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returned {
-    /// Somebody in the guest waits for it.
-    WithReply,
+    /// Somebody in the guest waits for it. Here and below: what [`ReturnPath::push`] gave.
+    WithReply(Option<u16>),
     /// Only the driver wants its descriptors back.
-    Silent,
+    Silent(Option<u16>),
     /// It was parked, and is not returned yet as far as this thread knows.
     Later,
     /// It was not served: the caller has the chain again, and sees to it.
@@ -165,20 +167,33 @@ impl<'a> Completion<'a> {
 
     /// Returns the chain as the handler said.
     fn finish(&mut self, outcome: Outcome) -> Returned {
-        let (len, returned) = match outcome {
-            Outcome::Replied(len) => (len, Returned::WithReply),
-            Outcome::NoReply => (0, Returned::Silent),
+        match outcome {
+            Outcome::Replied(len) => Returned::WithReply(self.put(len)),
+            Outcome::NoReply => Returned::Silent(self.put(0)),
             Outcome::Dropped => {
                 self.context.returns.count_dropped();
-                (0, Returned::WithReply)
+                Returned::WithReply(self.put(0))
             }
             // It says so and did not do it, or says so to who cannot defer: nobody else will
             // answer.
-            Outcome::Parked | Outcome::Deferred => return Returned::WithReply,
-        };
+            Outcome::Parked | Outcome::Deferred => self.fail(),
+        }
+    }
+
+    /// Returns the chain with an EIO reply, if there can be one.
+    fn fail(&mut self) -> Returned {
+        let len = self.write_eio();
+        let peek = self.chain.peek();
+        let silent = peek.is_some_and(|peek| !peek.opcode.has_reply());
+        if len == 0 && !silent {
+            self.context.returns.count_dropped();
+        }
+        Returned::WithReply(self.put(len))
+    }
+
+    fn put(&mut self, len: u32) -> Option<u16> {
         self.open = false;
-        self.context.returns.push(self.chain.head(), len);
-        returned
+        self.context.returns.push(self.chain.head(), len)
     }
 
     /// Leaves the chain to whoever holds the late reply.
@@ -212,16 +227,9 @@ impl<'a> Completion<'a> {
 
 impl Drop for Completion<'_> {
     fn drop(&mut self) {
-        if !self.open {
-            return;
+        if self.open {
+            self.fail();
         }
-        let len = self.write_eio();
-        let peek = self.chain.peek();
-        let silent = peek.is_some_and(|peek| !peek.opcode.has_reply());
-        if len == 0 && !silent {
-            self.context.returns.count_dropped();
-        }
-        self.context.returns.push(self.chain.head(), len);
     }
 }
 
@@ -232,9 +240,8 @@ pub(super) fn serve(
     pace: Pace,
 ) -> Returned {
     let (context, ram, chain) = (completion.context, completion.ram, completion.chain);
-    // What is not finished below answers when it is dropped.
     if chain.defect().is_some() {
-        return Returned::WithReply;
+        return completion.fail();
     }
     let mut source = RequestReader::new(ram, chain);
     let mut sink = ReplyWriter::new(ram, chain, &context.lot);
@@ -252,7 +259,7 @@ pub(super) fn serve(
     match served {
         Ok(Outcome::Deferred) if pace != Pace::Patient => completion.give_up(),
         Ok(outcome) => completion.finish(outcome),
-        Err(_) => Returned::WithReply,
+        Err(_) => completion.fail(),
     }
 }
 

@@ -224,11 +224,11 @@ impl Drain {
         self.notify_before(peek.map_or(Expected::Long, |peek| expected(peek.opcode)));
         let completion = Completion::new(&self.context, &self.ram, &self.chain);
         match completion::serve(self.context.handler.as_ref(), completion, pace) {
-            Returned::WithReply => {
-                self.unnotified = self.unnotified.saturating_add(1);
+            Returned::WithReply(available) => {
                 self.unnotified_replies = self.unnotified_replies.saturating_add(1);
+                self.note_return(available);
             }
-            Returned::Silent => self.unnotified = self.unnotified.saturating_add(1),
+            Returned::Silent(available) => self.note_return(available),
             Returned::Later => {}
             Returned::Deferred => self.hand_over(None),
         }
@@ -238,6 +238,13 @@ impl Drain {
             self.notify();
         }
         Ok(())
+    }
+
+    fn note_return(&mut self, available: Option<u16>) {
+        self.unnotified = self.unnotified.saturating_add(1);
+        if let Some(available) = available {
+            self.requests.note_return(self.chain.head(), available);
+        }
     }
 
     /// Tells the driver what is done, unless it need not wait for the next request.

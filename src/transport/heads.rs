@@ -4,9 +4,8 @@
 //! element the driver is about to see. Out: the refusal of a head that the driver gives a second
 //! time before it has the first one back. Two requests by one head would be answered twice, and
 //! the driver could not tell which of the two buffers is its own again. A head that is there a
-//! second time when the first is taken, and is looked at only when that is back, is the available
-//! ring's business (ring.rs). One that comes while its own thread serves the first is not told
-//! from a new one: it is served after that, never together with it.
+//! second time when the first is taken, or comes while the queue's own thread serves that, is the
+//! available ring's business (ring.rs).
 //!
 //! Invariant: a head is under way from [`Heads::enter`] until [`Heads::leave`], which comes
 //! before the driver can see the used element: one that follows the rules is never refused. What

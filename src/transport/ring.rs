@@ -222,7 +222,8 @@ pub(super) struct AvailRing {
     ahead_taken: usize,
     /// Requests taken so far: `next`, but never the same again.
     taken: u64,
-    /// For each head, what `taken` becomes when all requests are taken that were there when it was.
+    /// For each head, what `taken` becomes when all requests are taken that were there when it was
+    /// taken, or when it went back, if it was served at once.
     taken_with: Vec<u64>,
 }
 
@@ -271,7 +272,7 @@ impl AvailRing {
             .taken_with
             .get_mut(usize::from(head))
             .ok_or(BrokenRing::IndexOutOfRange(head))?;
-        // It was there before the driver could have the first one back.
+        // It was there before the driver could know that the first one was back.
         if self.taken < *taken_with {
             return Err(BrokenRing::InFlight(head));
         }
@@ -306,6 +307,17 @@ impl AvailRing {
             self.ahead_count = self.ahead_count.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// Notes that `head`, the request that was taken last, goes back, and that the driver had
+    /// made entries up to `available` available before it could see that.
+    pub(super) fn note_return(&mut self, head: u16, available: u16) {
+        let waiting = available.wrapping_sub(self.next);
+        if waiting <= self.size
+            && let Some(taken_with) = self.taken_with.get_mut(usize::from(head))
+        {
+            *taken_with = self.taken.saturating_add(u64::from(waiting));
+        }
     }
 
     /// Gives the request that was taken last back: it counts as never taken.
@@ -373,16 +385,20 @@ pub(super) struct UsedRing {
 
 impl UsedRing {
     /// Returns one element: the driver sees it from here on. Whether it wants to be woken for it
-    /// is for [`UsedRing::wants_signal`] to say.
-    pub(super) fn push(&mut self, head: u16, len: u32) -> Result<(), BrokenRing> {
+    /// is for [`UsedRing::wants_signal`] to say. Gives avail.idx from before: what the driver had
+    /// made available when it could not know of this.
+    pub(super) fn push(&mut self, head: u16, len: u32) -> Result<u16, BrokenRing> {
         self.used
             .store_2_u32(element(self.next, self.size, 8), head.into(), len)
             .ok_or(BrokenRing::RingMemory)?;
         self.next = self.next.wrapping_add(1);
+        // Relaxed: the Release below keeps it before the store.
+        let available = self.avail.load_u16(IDX, Ordering::Relaxed);
         // Pairs with the driver's acquire of used.idx.
         self.used
             .store_u16(IDX, self.next, Ordering::Release)
-            .ok_or(BrokenRing::RingMemory)
+            .ok_or(BrokenRing::RingMemory)?;
+        available.ok_or(BrokenRing::RingMemory)
     }
 
     /// Where the next element goes.

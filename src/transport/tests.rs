@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bench::{BLOCK, Bench, DROP, ECHO, FORGET, PANIC};
 
+use super::Execution;
 use super::test_guest::{MODES, NEXT, WRITE};
 
 const EIO_REPLY: [u8; 8] = [16, 0, 0, 0, 0xfb, 0xff, 0xff, 0xff];
@@ -208,6 +209,27 @@ fn entry_offered_again_while_it_is_served_breaks_the_queue() {
     assert_eq!(bench.handler.served(), 2, "and only that");
     assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
     assert_eq!(bench.stop(1), 2, "the second one is not taken");
+}
+
+#[test]
+fn entry_offered_again_while_its_own_thread_serves_it_breaks_the_queue() {
+    for execution in [Execution::Inline, Execution::Adaptive] {
+        let mut bench = Bench::in_mode(MODES[0], 3, execution);
+        bench.start_all();
+        assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
+        bench.drivers[1].request(&bench.memory, 0, (BLOCK, 2), 64);
+        bench.kick(1);
+        bench.wait_until("it is under way", |bench| bench.handler.under_way() == 1);
+        bench.drivers[1].offer(0);
+        bench.drivers[1].publish();
+        bench.kick_hard(1);
+        bench.handler.open_gate();
+        bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
+        assert_eq!(bench.handler.served(), 2, "and only that");
+        assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
+        assert_eq!(bench.stop(1), 2, "the second one is not taken");
+    }
 }
 
 #[test]

@@ -163,6 +163,8 @@ fn write_at_beyond_the_room_is_refused() {
 
 #[test]
 fn read_from_file_whose_rest_is_not_in_memory_is_eagain_for_all_of_it() {
+    // Not at the start of the file, where Linux may read more pages than it is asked for.
+    const START: u64 = 8 * 4096;
     let path = std::env::temp_dir().join(format!("nowait-{}", std::process::id()));
     std::fs::write(&path, pattern().repeat(8)).expect("room");
     let file = File::open(&path).expect("it is there");
@@ -173,8 +175,8 @@ fn read_from_file_whose_rest_is_not_in_memory_is_eagain_for_all_of_it() {
     let mut sink = ReplyWriter::new(&ram, &chain, &lot);
     let mut read = |rwf_flags| {
         let span = FileSpan {
-            // The second call begins with the second page.
-            offset: 4096 - 1024 * 3,
+            // The second call begins with the second page from there.
+            offset: START + 4096 - 1024 * 3,
             len: BYTES,
             rwf_flags,
         };
@@ -186,9 +188,21 @@ fn read_from_file_whose_rest_is_not_in_memory_is_eagain_for_all_of_it() {
         return;
     }
     assert_eq!(read(0), Ok(BYTES));
-    crate::sys::page_cache::drop_all(file.as_fd());
-    file.read_exact_at(&mut [0; 4096], 0).expect("a page");
-    assert_eq!(read(libc::RWF_NOWAIT), Err(Errno::EAGAIN));
+    // Linux begins to read what is missing all the same, and a fast disk may be done at once; and a
+    // journal keeps pages in memory for a while.
+    let is_refused = (0..1000).any(|_| {
+        crate::sys::page_cache::drop_all(file.as_fd());
+        file.read_exact_at(&mut [0; 4096], START).expect("a page");
+        match read(libc::RWF_NOWAIT) {
+            Err(Errno::EAGAIN) => true,
+            other => {
+                assert_eq!(other, Ok(BYTES), "all or nothing");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                false
+            }
+        }
+    });
+    assert!(is_refused);
     assert_eq!(read(0), Ok(BYTES));
     drop(memory);
 }

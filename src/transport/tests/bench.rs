@@ -210,8 +210,13 @@ impl Bench {
 
     /// The same, with threads for what the handler defers.
     pub(super) fn adaptive(features: RingFeatures, queues: u64) -> Bench {
+        Bench::in_mode(features, queues, Execution::Adaptive)
+    }
+
+    /// The same, in any mode.
+    pub(super) fn in_mode(features: RingFeatures, queues: u64, execution: Execution) -> Bench {
         let (memory, drivers) = queues_of(features, queues);
-        Bench::with(memory, drivers, Execution::Adaptive)
+        Bench::with(memory, drivers, execution)
     }
 
     /// A device for these drivers, which agree on features.
