@@ -1,7 +1,9 @@
-//! What: OPEN without open(2): a file that the guest has closed and opens again.
+//! What: OPEN without open(2): a file that the guest has closed and opens again; and attributes
+//! without a way through /proc.
 //!
 //! In: files opened for reading and nothing else, as they are released; nodes to be opened so
-//! again. Out: the same descriptor, if open(2) would give an equal one. Invariants: only on file
+//! again, or whose attributes are asked for. Out: the same descriptor, if open(2) would give an
+//! equal one; for attributes, any that is open. Invariants: only on file
 //! systems of this host, where an open file means nothing to anybody else; only as long as the
 //! time of the last change (ctime) is the same, so that a change of mode, owner or access control
 //! list by the host is obeyed at the next OPEN. Does not: keep files that may be written: while
@@ -17,10 +19,11 @@ use super::store::contents::ContentsStamp;
 use super::store::fd_budget::HeldFd;
 use super::store::handles::Handle;
 use super::store::idle_readers::IdleReader;
+use super::store::inode::Inode;
 use crate::fs::types::NodeId;
 use crate::sys::fs_type::FsType;
-use crate::sys::meta::{self, FileStat};
-use crate::sys::open::HostOpenFlags;
+use crate::sys::meta::{self, FileStat, FileType};
+use crate::sys::open::{self, HostOpenFlags};
 
 /// How old the last change has to be. File systems date in ticks of at most 10 ms, so any change
 /// after that has another time. Tests cannot wait for so long each time.
@@ -38,7 +41,8 @@ impl PassthroughFs {
         }
         let reader = self.idle_readers.take(node)?;
         let stat = meta::stat_fd(reader.file.as_fd()).ok()?;
-        let is_unchanged = state_of(&stat, Duration::ZERO) == Some(reader.state);
+        let now = state_of(&stat, Duration::ZERO);
+        let is_unchanged = now.is_some() && now == reader.state;
         is_unchanged.then_some((reader.file, stat))
     }
 
@@ -61,10 +65,41 @@ impl PassthroughFs {
         };
         let node = handle.node();
         if let Some((file, state)) = handle.into_reusable() {
-            self.idle_readers.put(node, IdleReader { file, state });
-            // It may have been forgotten meanwhile, and then nobody else would take it out.
-            self.drop_reader_if_forgotten(node);
+            let state = Some(state);
+            self.keep_reader(node, IdleReader { file, state });
         }
+    }
+
+    /// A file of this node that the guest has not open, to read attributes by. Whoever asks for
+    /// them more than once (overlayfs, Samba) mostly does so again, so then one is opened; the way
+    /// through /proc takes three times as long as asking an open file, and opening one five times.
+    pub(super) fn reader_of(&self, inode: &Inode) -> Option<IdleReader> {
+        if let Some(reader) = self.idle_readers.take(inode.id) {
+            return Some(reader);
+        }
+        if inode.file_type != FileType::Regular || !self.idle_readers.is_asked_again(inode.id) {
+            return None;
+        }
+        let pinned = inode.reach().ok()?;
+        // Not for an OPEN of the guest, which would wait for whoever has a lease on the file.
+        let flags = HostOpenFlags::NONBLOCK;
+        let kind = (self.file_systems).kind(inode.identity.place, pinned.as_fd());
+        if !file_systems::reports_nothing_at_close(kind) {
+            return None;
+        }
+        let ticket = self.store.budget().try_take()?;
+        let file = open::reopen(&self.proc_fd, pinned.as_fd(), flags).ok()?;
+        Some(IdleReader {
+            file: HeldFd::new(file, ticket),
+            state: None,
+        })
+    }
+
+    /// Keeps a file that nobody uses now.
+    pub(super) fn keep_reader(&self, node: NodeId, reader: IdleReader) {
+        self.idle_readers.put(node, reader);
+        // It may have been forgotten meanwhile, and then nobody else would take it out.
+        self.drop_reader_if_forgotten(node);
     }
 
     /// The guest has given lookups of a node back: a file of it that it does not hold any more is

@@ -149,6 +149,11 @@ impl PassthroughFs {
         if let Some(handle) = self.handles.any_file_of(node) {
             return step(&Source::Open(handle.file()?));
         }
+        if let Some(reader) = self.reader_of(&inode) {
+            let done = step(&Source::Open(reader.file.as_fd()));
+            self.keep_reader(node, reader);
+            return done;
+        }
         let thread = FsThread::current(&self.proc_fd)?;
         step(&Source::Pinned(&thread, inode.reach()?))
     }

@@ -91,7 +91,7 @@ impl FdBudget {
     }
 
     /// A ticket, if there is one left. Puts nothing out.
-    pub(super) fn try_take(self: &Arc<Self>) -> Option<FdTicket> {
+    pub(in crate::passthrough) fn try_take(self: &Arc<Self>) -> Option<FdTicket> {
         // Relaxed: the number of tickets is all that counts; nothing is published with it.
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {

@@ -1,15 +1,16 @@
-//! What: files that the guest has closed and may open again soon, still open for reading.
+//! What: files that the guest has not open, still open for reading.
 //!
-//! In: what RELEASE would close, if it was opened for reading and nothing else. Out: the same, for
-//! the next OPEN of that node. Opening takes three system calls' time and closing one, of which a
-//! guest that goes over the same files (headers, scripts, libraries) is spared both.
+//! In: what RELEASE would close, if it was opened for reading and nothing else, and files that
+//! were opened to read attributes. Out: the same, for the next OPEN of that node or the next of
+//! its attributes. Opening takes three system calls' time and closing one, of which a guest that
+//! goes over the same files (headers, scripts, libraries) is spared both.
 //!
 //! Invariants: a descriptor belongs to one open file of the guest at a time, so what a descriptor
-//! has of its own (readahead, errors not told yet) is never shared. It is used again only if
-//! nothing about its file has changed since it was opened, its mode and owner included: whoever
-//! may not open the file any more would notice otherwise. Each is counted in the budget, and all
-//! are the first to go when that is used up; one goes when its node does. Locks: one slot at a
-//! time, and nothing else under it. Does not: look at files, see `open`.
+//! has of its own (readahead, errors not told yet) is never shared. It is used again for an OPEN
+//! only if nothing about its file has changed since it was opened, its mode and owner included:
+//! whoever may not open the file any more would notice otherwise. Each is counted in the budget,
+//! and all are the first to go when that is used up; one goes when its node does. Locks: one slot
+//! at a time, and nothing else under it. Does not: look at files, see `open` and `reuse`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,8 +30,8 @@ const BUDGET_SHARE: usize = 8;
 pub(in crate::passthrough) struct IdleReader {
     /// The file.
     pub(in crate::passthrough) file: HeldFd,
-    /// Its state then.
-    pub(in crate::passthrough) state: ContentsStamp,
+    /// Its state then; none for a file that no OPEN shall get.
+    pub(in crate::passthrough) state: Option<ContentsStamp>,
 }
 
 /// Nobody has this number.
@@ -40,6 +41,8 @@ const NO_NODE: u64 = 0;
 struct Slot {
     /// Whose file it holds, to look at without the lock. Only a hint.
     node: AtomicU64,
+    /// Whose attributes were asked for last, without a file to read them by.
+    asked: AtomicU64,
     held: Mutex<Option<(NodeId, IdleReader)>>,
 }
 
@@ -91,6 +94,19 @@ impl IdleReaders {
         Some(reader)
     }
 
+    /// Whether the attributes of a node were asked for before, and nothing else since that has the
+    /// same place. Then the next time is a first time again.
+    pub(in crate::passthrough) fn is_asked_again(&self, node: NodeId) -> bool {
+        let Some(slot) = self.slot(node) else {
+            return false;
+        };
+        // Relaxed: a guess.
+        let again = slot.asked.load(Ordering::Relaxed) == node.raw();
+        let next = if again { NO_NODE } else { node.raw() };
+        slot.asked.store(next, Ordering::Relaxed);
+        again
+    }
+
     /// Keeps the file of a node, in the place of another one.
     pub(in crate::passthrough) fn put(&self, node: NodeId, reader: IdleReader) {
         if let Some(slot) = self.slot(node) {
@@ -124,7 +140,7 @@ mod tests {
         let file = File::open("/dev/null").unwrap().into();
         IdleReader {
             file: HeldFd::new(file, budget.take().unwrap()),
-            state: ContentsStamp::of_nanos(7).unwrap(),
+            state: ContentsStamp::of_nanos(7),
         }
     }
 
@@ -152,6 +168,15 @@ mod tests {
         assert_eq!(readers.clear(), 1);
         assert_eq!(readers.clear(), 0);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn every_second_time_is_asked_again() {
+        let readers = IdleReaders::new(64);
+        let (node, same_place) = (NodeId::new(100), NodeId::new(108));
+        let asked = [node, node, node, same_place, node, node].map(|it| readers.is_asked_again(it));
+        assert_eq!(asked, [false, true, false, false, false, true]);
+        assert!(!IdleReaders::new(0).is_asked_again(node));
     }
 
     #[test]

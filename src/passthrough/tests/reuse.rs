@@ -9,10 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use super::share::{Guest, NOTHING_LEFT, ROOT, Share, keep, new_object, released};
-use crate::fs::filesystem::{FileSystem, OpenNode};
+use crate::fs::filesystem::{FileSystem, OpenNode, SetXattrRequest};
 use crate::fs::types::NodeId;
 use crate::passthrough::settings::{CachePolicy, Settings};
 use crate::sys::errno::Errno;
+use crate::sys::poll;
 
 const O_NONBLOCK: u32 = 0o4000;
 const O_SYNC: u32 = 0o4_010_000;
@@ -70,6 +71,47 @@ fn open_for_reading_gives_the_descriptor_that_was_closed() {
     assert_eq!(guest.read(again, 0, 100).unwrap(), b"contents");
     assert_eq!(guest.read(open, 0, 100).unwrap_err(), Errno::EBADF);
     release(&guest, again);
+    guest.forget(node);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
+fn attributes_that_are_asked_for_again_are_read_by_an_open_file() {
+    let share = Share::in_directory(Path::new("/dev/shm"));
+    let settings = Settings {
+        xattr: true,
+        ..Settings::new(CachePolicy::Auto)
+    };
+    let guest = Guest::on(share, settings);
+    guest.share.write("file", b"contents");
+    let node = guest.lookup(ROOT, c"file");
+    let ask = || guest.fs.getxattr(node, c"user.a", &mut [0; 8]);
+    if ask() == Err(Errno::EOPNOTSUPP) {
+        println!("skipped: no user xattrs in /dev/shm");
+        return;
+    }
+    let used = guest.fs.store.budget().used();
+    let held = || guest.fs.store.budget().used() - used;
+    assert_eq!(ask(), Err(Errno::ENODATA));
+    assert_eq!(held(), 1, "opened at the second time");
+    for value in [&b"1"[..], b"22"] {
+        let set = SetXattrRequest {
+            node,
+            name: c"user.a",
+            value,
+            flags: 0,
+            kill_sgid: false,
+        };
+        guest.fs.setxattr(&set).unwrap();
+        assert_eq!(ask(), Ok(value.len()));
+        assert_eq!(guest.fs.listxattr(node, &mut []), Ok(7));
+    }
+    assert_eq!(held(), 1);
+    // It waits for nobody, as what an OPEN gets does, so none gets it.
+    let open = guest.open(node, 0);
+    assert_eq!(held(), 1, "closed, and another one opened");
+    assert!(!with_file(&guest, open, poll::is_nonblocking));
+    release(&guest, open);
     guest.forget(node);
     assert_eq!(guest.leftovers(), NOTHING_LEFT);
 }
