@@ -481,7 +481,7 @@ impl Window {
     }
 
     /// Copies bytes into the window.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.slice(offset, N)?.copy_from(&bytes);
         self.region.intact(())
