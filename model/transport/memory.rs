@@ -31,6 +31,10 @@ impl Window {
         self.0[offset / 2].store(value, order);
     }
 
+    pub(super) fn is_aligned(&self, _align: u64) -> bool {
+        true
+    }
+
     pub(super) fn load_u16(&self, offset: usize, order: Ordering) -> Option<u16> {
         Some(self.get(offset, order))
     }

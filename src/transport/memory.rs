@@ -440,6 +440,13 @@ impl Window {
         self.region.mapping.get_slice(at, len).ok()
     }
 
+    /// Whether its first byte is at a multiple of `align`, where this process has it.
+    pub(super) fn is_aligned(&self, align: u64) -> bool {
+        let start = self.slice(0, 0).map(|slice| slice.ptr_guard().as_ptr());
+        let start = start.and_then(|start| u64::try_from(start.addr()).ok());
+        start.is_some_and(|start| start.is_multiple_of(align))
+    }
+
     /// One little-endian word; `None` outside the window.
     #[inline]
     pub(super) fn load_u16(&self, offset: usize, order: Ordering) -> Option<u16> {
@@ -454,7 +461,8 @@ impl Window {
         self.region.intact(stored)?
     }
 
-    /// Two little-endian words, the second behind the first; `None` outside the window.
+    /// Two little-endian words, the second behind the first; `None` outside the window or not at a
+    /// multiple of 8.
     #[inline]
     pub(super) fn load_2_u64(&self, offset: usize) -> Option<(u64, u64)> {
         let slice = self.slice(offset, 16)?;
@@ -463,7 +471,8 @@ impl Window {
         self.region.intact((u64::from_le(low), u64::from_le(high)))
     }
 
-    /// Writes two little-endian words, the second behind the first; `None` outside the window.
+    /// Writes two little-endian words, the second behind the first; `None` outside the window or
+    /// not at a multiple of 4.
     #[inline]
     pub(super) fn store_2_u32(&self, offset: usize, first: u32, second: u32) -> Option<()> {
         let slice = self.slice(offset, 8)?;

@@ -127,8 +127,12 @@ impl Ring {
                 return Err(RingError::Alignment(name));
             }
             let len = entries.saturating_mul(per_entry).saturating_add(fixed);
-            ram.user_window(address, len)
-                .ok_or(RingError::Address(name))
+            let window = ram.user_window(address, len);
+            // A region may lie in its mapping otherwise than in the front end's addresses.
+            match window.ok_or(RingError::Address(name))? {
+                window if window.is_aligned(align) => Ok(window),
+                _ => Err(RingError::Alignment(name)),
+            }
         };
         Ok(Ring {
             size,

@@ -1,6 +1,7 @@
 //! Both halves of a ring against a driver, in both notification modes.
 
-use super::super::test_guest::{Driver, MODES, TestMemory, USER_BASE};
+use super::super::memory::RegionSpec;
+use super::super::test_guest::{Driver, MODES, TestMemory, USER_BASE, memory_file, spec};
 use super::*;
 
 struct Setting {
@@ -102,6 +103,15 @@ fn translate_refuses_parts_that_are_misplaced() {
     for bad in cases {
         assert!(translate(bad).is_some(), "{bad:x?}");
     }
+    // Aligned for the front end, and not in the file.
+    let askew = RegionSpec {
+        mmap_offset: 8,
+        ..spec(0, 0x10_0000)
+    };
+    let file = memory_file(0x10_1000);
+    let ram = GuestRam::from_table(vec![(askew, file)]).expect("a good table");
+    let refused = Ring::translate(&ram, 256, good, MODES[1]).err();
+    assert_eq!(refused, Some(RingError::Alignment("descriptor table")));
     let nowhere = Ring::translate(&GuestRam::default(), 256, good, MODES[1]);
     let text = nowhere.err().map(|error| error.to_string());
     assert!(text.is_some_and(|text| text.contains("share=on")));
