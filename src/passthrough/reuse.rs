@@ -87,6 +87,9 @@ impl PassthroughFs {
         if !file_systems::reports_nothing_at_close(kind) {
             return None;
         }
+        // What was changed a moment ago is being made, moved, or removed: not to be held.
+        let stat = meta::stat_fd(pinned.as_fd()).ok()?;
+        Self::state_for_reuse(&stat)?;
         let ticket = self.store.budget().try_take()?;
         let file = open::reopen(&self.proc_fd, pinned.as_fd(), flags).ok()?;
         Some(IdleReader {

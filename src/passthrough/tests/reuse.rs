@@ -93,6 +93,11 @@ fn attributes_that_are_asked_for_again_are_read_by_an_open_file() {
     let used = guest.fs.store.budget().used();
     let held = || guest.fs.store.budget().used() - used;
     assert_eq!(ask(), Err(Errno::ENODATA));
+    assert_eq!(held(), 0, "it is too young");
+    leave_alone();
+    assert_eq!(ask(), Err(Errno::ENODATA));
+    assert_eq!(held(), 0, "one time is none");
+    assert_eq!(ask(), Err(Errno::ENODATA));
     assert_eq!(held(), 1, "opened at the second time");
     for value in [&b"1"[..], b"22"] {
         let set = SetXattrRequest {
