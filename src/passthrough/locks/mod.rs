@@ -176,16 +176,13 @@ impl Locks {
 
     fn released(&self, request: &ReleaseRequest) {
         let OpenNode { node, handle } = request.open;
-        let flock_key = request.flock_owner.map(|owner| (LockKind::Flock, owner));
         if let Some(site) = self.shared.site(node) {
             let is_meant = move |waiting: &LockRequest, _: RequestId| waiting.handle == handle;
             self.shared.refuse(&site, Errno::EBADF, is_meant);
-            self.shared.change(&site, |locks| {
-                if let Some(key) = flock_key {
-                    locks.drop_owner(key);
-                }
-                locks.drop_owners_through(handle);
-            });
+            // Not by the owner's number: a guest gives that of a closed file to the next one, whose
+            // first lock may come by another queue before this.
+            self.shared
+                .change(&site, |locks| locks.drop_owners_through(handle));
         }
     }
 }

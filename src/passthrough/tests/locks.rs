@@ -115,6 +115,23 @@ pub(super) fn close(guest: &Guest, open: OpenNode) {
 }
 
 #[test]
+fn release_takes_no_lock_of_the_next_file_with_the_same_owner_number() {
+    let guest = guest();
+    let old = guest.create(c"file");
+    let new = guest.open(old.node, 2);
+    let fs = &guest.fs;
+    fs.setlk(&whole(old, 1, W)).unwrap();
+    fs.setlk(&whole(new, 1, W)).unwrap();
+    fs.release(&released(old, Some(1))).unwrap();
+    let other = fs.setlk(&whole(new, 2, R));
+    assert_eq!(other, Err(Errno::EAGAIN), "the lock is still there");
+    fs.release(&released(new, Some(1))).unwrap();
+    assert_eq!(guest.fs.locks.counts(), NO_LOCKS);
+    guest.forget(old.node);
+    assert_eq!(guest.leftovers(), NOTHING_LEFT);
+}
+
+#[test]
 fn owners_of_one_guest_conflict_and_are_told_about_each_other() {
     let guest = guest();
     let open = guest.create(c"file");
