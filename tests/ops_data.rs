@@ -52,6 +52,37 @@ fn read_at_within_across_and_beyond_the_end_gives_what_is_there() {
 }
 
 #[test]
+fn large_reads_that_are_under_way_together_give_each_its_own() {
+    const READS: usize = 8;
+    let share = Share::new();
+    let data = noise(READS * MIB);
+    share.write("file", &data);
+    let setup = Setup::default()
+        .queue_size(1024)
+        .memory(MemoryLayout::one(48 << 20));
+    let mut client = Client::mount(&setup, &share);
+    let node = client.node("file");
+    let fh = client.open(node, libc::O_RDONLY).unwrap().fh;
+    for round in 0..10 {
+        let heads: Vec<_> = (0..READS)
+            .map(|index| {
+                let offset = u64::try_from(index * MIB).unwrap();
+                let size = u32::try_from(MIB).unwrap();
+                let body = read_body(at(node, fh, offset), size, 0);
+                let (message, _) = client.message(op::READ, node, &body);
+                client.queue.add(&message, OUT_HEADER + MIB)
+            })
+            .collect();
+        client.queue.publish();
+        for (head, expected) in heads.into_iter().zip(data.chunks(MIB)) {
+            let completion = client.queue.wait_for(head);
+            assert_eq!(completion.used_len, OUT_HEADER + MIB, "round {round}");
+            assert!(completion.reply[OUT_HEADER..] == *expected, "round {round}");
+        }
+    }
+}
+
+#[test]
 fn read_leaves_reply_memory_after_the_end_of_file_alone() {
     let share = Share::new();
     share.write("file", b"short");
