@@ -16,6 +16,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use crate::sys::errno::Errno;
 use crate::sys::vectored::{self, IoVecs};
@@ -96,6 +97,9 @@ fn read_piece(piece: &Piece<'_>, to: &mut [u8]) -> bool {
     // above, and no guest memory, of which no reference is ever made. What the guest changes
     // meanwhile comes out as any bytes, which is what they are to us.
     unsafe { std::ptr::copy_nonoverlapping(piece.as_ptr(), to.as_mut_ptr(), to.len()) };
+    // The compiler must neither look whether all is there before it copies, nor, to spare a copy of
+    // the copy, fetch from the guest a second time.
+    compiler_fence(Ordering::SeqCst);
     piece.is_intact()
 }
 
@@ -107,6 +111,8 @@ fn write_piece(piece: &Piece<'_>, from: &[u8]) -> bool {
     }
     // SAFETY: as in `read_piece`, the other way round.
     unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), piece.as_ptr(), from.len()) };
+    // As there: the look comes afterwards.
+    compiler_fence(Ordering::SeqCst);
     piece.is_intact()
 }
 

@@ -7,6 +7,7 @@ mod life;
 mod parking;
 mod stress;
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bench::{BLOCK, Bench, DROP, ECHO, FORGET, PANIC};
@@ -194,26 +195,8 @@ fn lost_signals_are_counted_and_cost_nothing_else() {
 
 #[test]
 fn entry_offered_again_while_it_is_served_breaks_the_queue() {
-    let mut bench = Bench::new(MODES[0], 2, 3);
-    bench.start_all();
-    assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
-    bench.drivers[1].request(&bench.memory, 0, (BLOCK, 2), 64);
-    bench.kick(1);
-    bench.wait_until("it is under way", |bench| bench.handler.under_way() == 1);
-    bench.drivers[1].offer(0);
-    bench.drivers[1].publish();
-    bench.kick_hard(1);
-    bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
-    bench.handler.open_gate();
-    assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
-    assert_eq!(bench.handler.served(), 2, "and only that");
-    assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");
-    assert_eq!(bench.stop(1), 2, "the second one is not taken");
-}
-
-#[test]
-fn entry_offered_again_while_its_own_thread_serves_it_breaks_the_queue() {
-    for execution in [Execution::Inline, Execution::Adaptive] {
+    let pool = NonZeroUsize::new(2).map(Execution::Pool).expect("two");
+    for execution in [Execution::Inline, Execution::Adaptive, pool] {
         let mut bench = Bench::in_mode(MODES[0], 3, execution);
         bench.start_all();
         assert_eq!(bench.round_trip(1, ECHO, 1, 64), (16, 1));
@@ -223,8 +206,12 @@ fn entry_offered_again_while_its_own_thread_serves_it_breaks_the_queue() {
         bench.drivers[1].offer(0);
         bench.drivers[1].publish();
         bench.kick_hard(1);
-        bench.handler.open_gate();
+        if execution != pool {
+            // The queue's own thread looks at the ring when it is done with the first one.
+            bench.handler.open_gate();
+        }
         bench.wait_until("the error signal", |bench| bench.errors(1) == 1);
+        bench.handler.open_gate();
         assert_eq!(bench.wait_used(1), (0, 16), "the first one is answered");
         assert_eq!(bench.handler.served(), 2, "and only that");
         assert_eq!(bench.round_trip(2, ECHO, 3, 64), (16, 3), "the others live");

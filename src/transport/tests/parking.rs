@@ -457,7 +457,7 @@ fn parked_entry_that_is_offered_again_breaks_the_queue_and_is_answered_once() {
         assert_eq!(bench.stop(1), 1, "the second one is not taken");
 
         // The front end starts the queue where it was: the entry is under way as before.
-        bench.start(1);
+        restart_at(&mut bench, 1);
         bench.wait_until("the next error signal", |bench| bench.errors(1) == 1);
         for (unique, late) in bench.handler.take_late() {
             late.finish(&error_reply(unique, 0));
