@@ -68,6 +68,7 @@ impl PassthroughFs {
         })
     }
 
+    // Always, as in `sys::meta`.
     #[inline(always)]
     fn stat_node(&self, node: NodeId, handle: Option<HandleId>) -> Result<(FileStat, Whereabouts)> {
         let inode = self.store.get(node)?;

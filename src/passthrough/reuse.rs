@@ -83,7 +83,8 @@ impl PassthroughFs {
         let pinned = inode.reach().ok()?;
         // Not for an OPEN of the guest, which would wait for whoever has a lease on the file.
         let flags = HostOpenFlags::NONBLOCK;
-        let kind = (self.file_systems).kind(inode.identity.place, pinned.as_fd());
+        let place = inode.identity.place;
+        let kind = self.file_systems.kind(place, pinned.as_fd());
         if !file_systems::reports_nothing_at_close(kind) {
             return None;
         }

@@ -146,6 +146,8 @@ impl FileStat {
         FileType::of_mode(self.mode)
     }
 
+    // Always, here and in what leads here: the values are large, and each call that is not inlined
+    // copies them once more, which shows in a GETATTR (200 of 2,600 instructions).
     #[inline(always)]
     fn from_host(raw: &libc::statx) -> Self {
         let time = |t: &libc::statx_timestamp| HostTime {

@@ -10,7 +10,7 @@
 //! readable after writable, too long) is a [`Defect`] of this chain, not of the ring: the pieces
 //! before it are kept, so that an error reply can still be written.
 //!
-//! Does not: look into the bytes, except for the request header's first words.
+//! Does not: look into the bytes, except for the request's header.
 
 use std::fmt;
 

@@ -9,12 +9,12 @@
 //! there two threads are slower than one. Does not: copy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::wire::opcode::Opcode;
 
 use super::chain::Chain;
+use super::polling::{Seat, Seats};
 
 /// Room for a reply from which on a READ is large. To wake a thread takes as long as copying some
 /// 100 KiB: at depth 8, READs of 1 MiB are 1.2 to 1.5 times as fast with another thread, those of
@@ -27,58 +27,10 @@ pub(super) fn is_large_copy(chain: &Chain) -> bool {
         && chain.peek().is_some_and(|peek| peek.opcode == Opcode::Read)
 }
 
-/// The places of one device.
-#[derive(Debug)]
-pub(super) struct Copiers {
-    count: usize,
-    taken: AtomicUsize,
-}
+/// The right to copy aside, until it is dropped.
+pub(super) type Copier = Seat<Arc<Seats>>;
 
-impl Copiers {
-    /// Places for half of the processors that this process may use.
-    pub(super) fn for_this_machine() -> Arc<Self> {
-        Self::new(thread::available_parallelism().map_or(1, usize::from) / 2)
-    }
-
-    /// So many places.
-    pub(super) fn new(count: usize) -> Arc<Self> {
-        let taken = AtomicUsize::new(0);
-        Arc::new(Copiers { count, taken })
-    }
-
-    /// A place, if one is free.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Copier> {
-        // Relaxed here and below: the number is all that counts.
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        let copier = Copier(Arc::clone(self));
-        (before < self.count).then_some(copier)
-    }
-}
-
-/// A place, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Copier(Arc<Copiers>);
-
-impl Drop for Copier {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_given_out_until_none_is_left_and_come_back() {
-        let copiers = Copiers::new(2);
-        let first = copiers.take().expect("one of two");
-        let second = copiers.take().expect("two of two");
-        assert!(copiers.take().is_none());
-        drop(first);
-        let third = copiers.take().expect("one came back");
-        drop((second, third));
-        assert_eq!(copiers.taken.load(Ordering::Relaxed), 0);
-        assert!(Copiers::new(0).take().is_none());
-    }
+/// Seats for half of the processors that this process may use.
+pub(super) fn seats() -> Arc<Seats> {
+    Seats::new(thread::available_parallelism().map_or(1, usize::from) / 2)
 }

@@ -97,7 +97,7 @@ impl Device {
     /// Takes another pool for what the handler defers, and for one large copy at a time.
     #[cfg(test)]
     pub(super) fn use_pool(&mut self, pool: Arc<super::pool::Pool>) {
-        let copiers = super::copiers::Copiers::new(1);
+        let copiers = Seats::new(1);
         self.surroundings.executor = Executor::Adaptive(pool, copiers);
     }
 

@@ -215,7 +215,7 @@ impl Drain {
         if pace == (Pace::Prompt { others_wait: true })
             && copiers::is_large_copy(&self.chain)
             && let Executor::Adaptive(_, copiers) = &self.executor
-            && let Some(copier) = copiers.take()
+            && let Some(copier) = Copier::take(Arc::clone(copiers))
         {
             self.hand_over(Some(copier));
             return Ok(());

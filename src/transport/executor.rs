@@ -28,12 +28,13 @@ use crate::wire::channel::{Pace, RequestHandler};
 use super::Execution;
 use super::chain::Chain;
 use super::completion::{self, Completion, ReturnPath, Returned};
-use super::copiers::{Copier, Copiers};
+use super::copiers::{self, Copier};
 use super::counters::Counters;
 use super::error::TransportError;
 use super::memory::{GuestRam, MemoryCell};
 use super::notifier::Signal;
 use super::parking::Lot;
+use super::polling::Seats;
 use super::pool::{Pool, Refused};
 
 /// How long a thread that was made for deferred requests waits for the next one. A store that is
@@ -49,7 +50,7 @@ pub(super) enum Executor {
     Pool(Arc<Pool>),
     /// On the thread that popped them; in this pool those that the handler defers, and some large
     /// copies.
-    Adaptive(Arc<Pool>, Arc<Copiers>),
+    Adaptive(Arc<Pool>, Arc<Seats>),
 }
 
 impl Executor {
@@ -69,10 +70,7 @@ impl Executor {
             }
             Execution::Adaptive => {
                 let pool = Pool::shrinking(threads_max, IDLE_THREAD_MAX);
-                Ok(Executor::Adaptive(
-                    Arc::new(pool),
-                    Copiers::for_this_machine(),
-                ))
+                Ok(Executor::Adaptive(Arc::new(pool), copiers::seats()))
             }
         }
     }

@@ -28,6 +28,7 @@
 //! see drain.rs. Does not: know rings.
 
 use std::hint;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -67,7 +68,7 @@ pub enum Polling {
     Fixed(Duration),
 }
 
-/// How many threads may look at the same time.
+/// How many threads may do the same thing at the same time: look, or copy (copiers.rs).
 #[derive(Debug)]
 pub(super) struct Seats {
     count: usize,
@@ -81,23 +82,29 @@ impl Seats {
         Self::new((cpus / 2).max(1))
     }
 
-    fn new(count: usize) -> Arc<Self> {
+    /// So many seats.
+    pub(super) fn new(count: usize) -> Arc<Self> {
         let taken = AtomicUsize::new(0);
         Arc::new(Seats { count, taken })
     }
+}
 
-    fn take(&self) -> Option<Seat<'_>> {
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat<S: Deref<Target = Seats>>(S);
+
+impl<S: Deref<Target = Seats>> Seat<S> {
+    /// A seat, if one is free.
+    pub(super) fn take(seats: S) -> Option<Self> {
         // Relaxed here and below: the number is all that counts.
-        let before = self.taken.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(self);
-        (before < self.count).then_some(seat)
+        let before = seats.taken.fetch_add(1, Ordering::Relaxed);
+        let is_free = before < seats.count;
+        let seat = Seat(seats);
+        is_free.then_some(seat)
     }
 }
 
-/// The right to look, until it is dropped.
-struct Seat<'a>(&'a Seats);
-
-impl Drop for Seat<'_> {
+impl<S: Deref<Target = Seats>> Drop for Seat<S> {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -161,7 +168,7 @@ impl Poller {
         if self.window.is_zero() || self.not_before.is_some_and(|instant| begun < instant) {
             return false;
         }
-        let Some(_seat) = self.seats.take() else {
+        let Some(_seat) = Seat::take(&*self.seats) else {
             return false;
         };
         match look_for(begun, self.window, &mut found) {
@@ -281,10 +288,23 @@ mod tests {
     }
 
     #[test]
+    fn seats_are_given_out_until_none_is_left_and_come_back() {
+        let seats = Seats::new(2);
+        let first = Seat::take(Arc::clone(&seats)).expect("one of two");
+        let second = Seat::take(Arc::clone(&seats)).expect("two of two");
+        assert!(Seat::take(Arc::clone(&seats)).is_none());
+        drop(first);
+        let third = Seat::take(Arc::clone(&seats)).expect("one came back");
+        drop((second, third));
+        assert_eq!(seats.taken.load(Ordering::Relaxed), 0);
+        assert!(Seat::take(Seats::new(0)).is_none());
+    }
+
+    #[test]
     fn look_needs_a_seat() {
         let seats = Seats::new(1);
-        let seat = seats.take().expect("the only one");
-        assert!(seats.take().is_none());
+        let seat = Seat::take(&*seats).expect("the only one");
+        assert!(Seat::take(&*seats).is_none());
         let mut poller = Poller::new(Polling::Fixed(START), Arc::clone(&seats));
         assert!(!poller.look(|| unreachable!("no seat")));
         drop(seat);

@@ -23,7 +23,7 @@ pub(super) struct RequestReader<'a> {
     segments: &'a [Segment],
     cursor: Cursor,
     remaining: usize,
-    /// The header, which was fetched already.
+    /// The header, which was fetched already; none once anything was handed out.
     header: Option<&'a InHeader>,
 }
 
@@ -58,6 +58,7 @@ impl RequestSource for RequestReader<'_> {
         if !guest_io::copy_out_at(self.ram, self.segments, &mut cursor, buf) {
             return Err(ChannelError);
         }
+        self.header = None;
         self.cursor = cursor;
         self.remaining = remaining;
         Ok(())
@@ -67,6 +68,7 @@ impl RequestSource for RequestReader<'_> {
         if span.len > self.remaining {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
+        self.header = None;
         let done = guest_io::write_to_file(self.ram, self.segments, &mut self.cursor, file, span)?;
         self.remaining = self.remaining.saturating_sub(done);
         Ok(done)
