@@ -132,7 +132,9 @@ const fn word(argument: u32, value: u64) -> Condition {
 /// Contents and attributes of files that are open or pinned.
 const FILES: &[Rule] = &[
     allow("preadv2", "READ, into guest memory"),
+    allow("pread64", "READ into one piece of guest memory"),
     allow("pwritev2", "WRITE, out of guest memory"),
+    allow("pwrite64", "WRITE out of one piece of guest memory"),
     allow("statx", "attributes and identity of every file"),
     allow(
         "cachestat",

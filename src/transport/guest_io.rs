@@ -213,7 +213,7 @@ pub(super) fn write_to_file(
             break;
         }
         let offset = file_offset(span.offset, done);
-        match vectored::pwritev2(file, &areas, offset, span.rwf_flags) {
+        match vectored::write_at(file, &areas, offset, span.rwf_flags) {
             Ok(0) => break,
             Ok(count) => {
                 cursor.advance(segments, count);
@@ -251,7 +251,7 @@ pub(super) fn read_from_file(
             break;
         }
         let offset = file_offset(span.offset, done);
-        match vectored::preadv2(file, &mut areas, offset, span.rwf_flags) {
+        match vectored::read_at(file, &mut areas, offset, span.rwf_flags) {
             Ok(count) => {
                 cursor.advance(segments, count);
                 done = done.saturating_add(count);
