@@ -20,7 +20,7 @@ use super::fd_budget::HeldFd;
 use crate::fs::types::NodeId;
 
 /// The most files that are kept.
-const SLOT_COUNT: usize = 1024;
+const SLOT_COUNT: usize = 4096;
 
 /// Of the descriptors for the guest, one of so many may be kept for nothing.
 const BUDGET_SHARE: usize = 8;
