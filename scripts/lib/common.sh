@@ -23,6 +23,12 @@ END_HOOKS=()
 # All messages go to stderr: stdout belongs to what runs in the guest.
 say() { printf '==> %s\n' "$*" >&2; }
 note() { printf '    %s\n' "$*" >&2; }
+# refuse WHY: the command line is wrong. The script has a `usage`.
+refuse() {
+    printf 'error: %s\n' "$*" >&2
+    usage >&2
+    exit 2
+}
 die() {
     printf 'error: %s\n' "$*" >&2
     exit "$STATUS_BED"
