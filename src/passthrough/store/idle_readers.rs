@@ -115,10 +115,12 @@ impl IdleReaders {
         }
     }
 
-    /// Closes all, and gives their number.
+    /// Closes all, and gives their number; one that is put meanwhile may stay. Cheap when there are
+    /// none: a guest without descriptors to spare makes us ask each time.
     pub(in crate::passthrough) fn clear(&self) -> usize {
         let slots = self.slots.iter();
-        slots.filter_map(|slot| slot.exchange(None)).count()
+        let held = slots.filter(|slot| slot.node.load(Ordering::Relaxed) != NO_NODE);
+        held.filter_map(|slot| slot.exchange(None)).count()
     }
 
     fn slot(&self, node: NodeId) -> Option<&Slot> {
