@@ -389,14 +389,14 @@ fn cached_figures(store: &SlowStore, inline: &[&str], default: &[&str]) {
     const COUNT: u32 = 20_000;
     for _ in 0..15 {
         for (client, at, times, loads) in &mut sides {
-            let (begun, load) = (Instant::now(), client.vm.daemon.on_cpu());
+            let (begun, load) = (Instant::now(), client.vm.daemon.cpu_time());
             for turn in 0..u64::from(COUNT) {
                 let offset = turn % 64 * PAGE;
                 let head = client.start_read(At { offset, ..*at }, 4096);
                 client.queue.wait_for(head);
             }
             times.push(begun.elapsed() / COUNT);
-            loads.push((client.vm.daemon.on_cpu() - load) / COUNT);
+            loads.push((client.vm.daemon.cpu_time() - load) / COUNT);
         }
     }
     let [inline, default] = sides.map(|(_, _, mut times, mut loads)| {

@@ -8,20 +8,13 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use crate::common::usize_of64;
+use crate::common::{sys, usize_of64};
 
 use super::driver::{PAYLOAD_LEN, Slots};
 
-/// CPU time of `pid`, all its threads and all its descendants so far, user and system.
+/// CPU time of `pid` and all its descendants so far, user and system.
 pub(crate) fn cpu_time_of_tree(pid: u32) -> Duration {
-    let own = fs::read_dir(format!("/proc/{pid}/task")).map_or(Duration::ZERO, |tasks| {
-        tasks
-            .flatten()
-            .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok())
-            .filter_map(|text| text.split_whitespace().next()?.parse().ok())
-            .map(Duration::from_nanos)
-            .sum()
-    });
+    let own = sys::cpu_time_of(pid).unwrap_or_default();
     own + children(pid).into_iter().map(cpu_time_of_tree).sum()
 }
 

@@ -48,15 +48,18 @@ bench_git() {
     env -u GIT_DIR GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 git -C "$SHARE/repo" -c gc.auto=0 -c maintenance.auto=false "$@"
 }
 
-# CPU time of the daemon and all its children so far, in microseconds.
+# CPU time of the daemon and all its children so far, in microseconds, in steps of 10,000: nothing
+# finer has the time of threads that have ended.
 daemon_cpu_us() {
-    local sum=0 pid path ns rest pids=("$DAEMON_PID")
+    local sum=0 pid path stat rest pids=("$DAEMON_PID")
     while ((${#pids[@]})); do
         pid=${pids[0]}
         pids=("${pids[@]:1}")
+        # Behind the name, which may hold anything: fields 3 and on of proc_pid_stat(5).
+        stat=$(<"/proc/$pid/stat") || continue
+        read -r -a rest <<<"${stat##*)}"
+        sum=$((sum + (rest[11] + rest[12]) * 10000))
         for path in "/proc/$pid/task"/*; do
-            read -r ns rest <"$path/schedstat" || continue
-            sum=$((sum + ns / 1000))
             read -r -a rest <"$path/children" || true
             pids+=("${rest[@]}")
         done

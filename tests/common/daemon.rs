@@ -353,27 +353,7 @@ impl Daemon {
 
     /// CPU time used so far, user and system.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let path = format!("/proc/{}/stat", self.pid());
-        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .map_or_else(Vec::new, |rest| rest.split_whitespace().collect());
-        // Fields 14 and 15 of proc_pid_stat(5), in ticks of 10 ms; the first here is field 3.
-        let ticks = |index: usize| fields[index].parse::<u64>().expect("ticks are a number");
-        Duration::from_millis(10 * (ticks(11) + ticks(12)))
-    }
-
-    /// Time that its threads together were on a CPU so far. Finer than [`Self::cpu_time`].
-    pub(crate) fn on_cpu(&self) -> Duration {
-        let path = format!("/proc/{}/task", self.pid());
-        let tasks = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let nanos = tasks.flatten().filter_map(|task| {
-            // The first field of schedstat, in nanoseconds. A thread may have gone meanwhile.
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split_whitespace().next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(nanos.sum())
+        sys::cpu_time_of(self.pid()).expect("the daemon runs")
     }
 
     pub(crate) fn signal(&self, signal: i32) {

@@ -161,9 +161,9 @@ impl Oracle {
 fn check_idle(vm: &Vm, case: &str) {
     let mut used = Duration::ZERO;
     for _ in 0..IDLE_TRIES {
-        let before = vm.daemon.on_cpu();
+        let before = vm.daemon.cpu_time();
         thread::sleep(IDLE_WINDOW);
-        used = vm.daemon.on_cpu().saturating_sub(before);
+        used = vm.daemon.cpu_time().saturating_sub(before);
         if used < IDLE_WINDOW / 4 {
             return;
         }

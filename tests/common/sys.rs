@@ -280,3 +280,22 @@ pub(crate) fn read_nothing_ahead(file: &File) {
     let done = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
     assert_eq!(done, 0, "posix_fadvise");
 }
+
+/// CPU time of a process so far, user and system, with that of threads which have ended; none when
+/// there is no such process.
+pub(crate) fn cpu_time_of(pid: u32) -> Option<Duration> {
+    let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
+    let mut clock = 0;
+    // SAFETY: `clock` is one writable clock id.
+    let refused = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is one writable timespec.
+    if refused != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    let part = |value: i64| u64::try_from(value).expect("CPU time is not negative");
+    Some(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
+}
