@@ -72,15 +72,7 @@ pub(crate) fn is_traced(pid: u32) -> bool {
 
 /// CPU time of the calling thread.
 pub(crate) fn own_cpu_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is one writable timespec.
-    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(done, 0, "clock_gettime");
-    let part = |value: i64| u64::try_from(value).expect("CPU time is not negative");
-    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec))
+    sys::time_of(libc::CLOCK_THREAD_CPUTIME_ID).expect("each thread has this clock")
 }
 
 /// The payload of a slot, for direct system calls.

@@ -287,15 +287,20 @@ pub(crate) fn cpu_time_of(pid: u32) -> Option<Duration> {
     let pid = i32::try_from(pid).expect("Linux process ids are positive i32");
     let mut clock = 0;
     // SAFETY: `clock` is one writable clock id.
-    let refused = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    match unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } {
+        0 => time_of(clock),
+        _ => None,
+    }
+}
+
+/// What a clock of this system says, none if there is no such clock.
+pub(crate) fn time_of(clock: libc::clockid_t) -> Option<Duration> {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: `time` is one writable timespec.
-    if refused != 0 || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-        return None;
-    }
-    let part = |value: i64| u64::try_from(value).expect("CPU time is not negative");
+    cvt(unsafe { libc::clock_gettime(clock, &raw mut time) }).ok()?;
+    let part = |value: i64| u64::try_from(value).expect("no time before 1970");
     Some(Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec)))
 }
