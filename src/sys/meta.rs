@@ -8,7 +8,6 @@
 use std::ffi::{CStr, c_int, c_uint};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::errno::{Errno, Result};
 use crate::sys::kernel::Shortcut;
@@ -205,7 +204,8 @@ pub fn stat_fd(fd: BorrowedFd<'_>) -> Result<FileStat> {
 #[inline(always)]
 pub fn stat_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<FileStat> {
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    raw_statx(directory, Some(name), flags, STATX_WANTED).map(|raw| FileStat::from_host(&raw))
+    let raw = retry(|| raw_statx(directory, Some(name), flags, STATX_WANTED))?;
+    Ok(FileStat::from_host(&raw))
 }
 
 /// Type and permission bits of the file that `fd` holds, and nothing else: the cheapest question.
@@ -217,29 +217,13 @@ pub fn mode_of(fd: BorrowedFd<'_>) -> Result<u32> {
     raw_statx_fd(fd, wanted).map(|raw| u32::from(raw.stx_mode))
 }
 
+/// Since Linux 6.11 the path may be NULL, which spares the kernel a look at it: 50 ns of 450. Until
+/// then that is `EFAULT`.
 #[inline(always)]
 fn raw_statx_fd(fd: BorrowedFd<'_>, wanted: c_uint) -> Result<libc::statx> {
-    static NEEDS_PATH: AtomicBool = AtomicBool::new(false);
-    without_path(&NEEDS_PATH, |path| {
-        raw_statx(fd, path, libc::AT_EMPTY_PATH, wanted)
-    })
-}
-
-/// Since Linux 6.11 the path may be NULL, which spares the kernel a look at it: 50 ns of 450. Until
-/// then it is `EFAULT`, and has to be empty.
-#[inline(always)]
-fn without_path<T>(
-    needs_path: &AtomicBool,
-    call: impl Fn(Option<&CStr>) -> Result<T>,
-) -> Result<T> {
-    // Relaxed here and below: nothing else is read by it.
-    if !needs_path.load(Ordering::Relaxed) {
-        match call(None) {
-            Err(Errno::EFAULT) => needs_path.store(true, Ordering::Relaxed),
-            done => return done,
-        }
-    }
-    call(Some(c""))
+    static WITHOUT_PATH: Shortcut = Shortcut::new();
+    let stat = |path| raw_statx(fd, path, libc::AT_EMPTY_PATH, wanted);
+    WITHOUT_PATH.or_else(|| stat(None), || stat(Some(c"")))
 }
 
 #[inline(always)]
@@ -251,22 +235,20 @@ fn raw_statx(
 ) -> Result<libc::statx> {
     let mut raw = MaybeUninit::<libc::statx>::uninit();
     let name = name.map_or(std::ptr::null(), CStr::as_ptr);
-    retry(|| {
-        // SAFETY: the name is NUL-terminated, or NULL, which Linux refuses where it may not be, and
-        // `raw` is writable memory for one struct statx; both outlive the call. The raw call,
-        // because libc's emulation has no mount ids.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_statx,
-                at.as_raw_fd(),
-                name,
-                flags,
-                wanted,
-                raw.as_mut_ptr(),
-            )
-        };
-        check_long(done)
-    })?;
+    // SAFETY: the name is NUL-terminated, or NULL, which Linux refuses where it may not be, and
+    // `raw` is writable memory for one struct statx; both outlive the call. The raw call, because
+    // libc's emulation has no mount ids.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            at.as_raw_fd(),
+            name,
+            flags,
+            wanted,
+            raw.as_mut_ptr(),
+        )
+    };
+    check_long(done)?;
     // SAFETY: statx(2) has succeeded, so the kernel has written the whole struct.
     Ok(unsafe { raw.assume_init() })
 }
@@ -422,24 +404,6 @@ pub fn stat_fs(fd: BorrowedFd<'_>) -> Result<FsStat> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
-
-    #[test]
-    fn path_is_given_from_the_first_refusal_on_and_no_other_error_counts_as_one() {
-        let needs_path = AtomicBool::new(false);
-        let calls = RefCell::new(Vec::new());
-        let ask = |without| {
-            without_path(&needs_path, |path| {
-                calls.borrow_mut().push(path.is_some());
-                path.map_or(without, |_| Ok(2))
-            })
-        };
-        assert_eq!(ask(Ok(1)), Ok(1));
-        assert_eq!(ask(Err(Errno::EIO)), Err(Errno::EIO));
-        assert_eq!(ask(Err(Errno::EFAULT)), Ok(2));
-        assert_eq!(ask(Ok(1)), Ok(2));
-        assert_eq!(calls.take(), [false, false, false, true, true]);
-    }
 
     #[test]
     fn stat_of_a_descriptor_is_the_same_with_and_without_a_path() {

@@ -1,7 +1,7 @@
 //! What: bytes between guest memory, small buffers of ours, and host files.
 //!
 //! In: a table of regions and a list of checked segments. Out: copies of small things, and
-//! preadv2(2)/pwritev2(2) straight from and to guest memory for file data.
+//! file data straight from and to guest memory, by `sys::vectored`.
 //!
 //! Memory that its owner has taken away is `EIO` here: to the guest, EFAULT would blame the
 //! process that reads or writes.
